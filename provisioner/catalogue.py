@@ -1,4 +1,4 @@
-"""The catalogue: where short names lead that Docker Hub has no image for on this platform."""
+"""The catalogue: sources for short names, for platforms on which Docker Hub has no image of that name."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from provisioner.resources import read_resource
 
 _EVERY = "*"
 _WHOLE = re.compile(r"([a-z-]+:)?(/|~/|https?://)")
-"""How a word begins that names the same file in every directory."""
+"""The beginning of a word that is a URL or an absolute path, with or without a transport."""
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Short names, each with a source by platform."""
+    """Short names, each with sources by platform."""
 
     sources: Mapping[str, Mapping[Platform | None, SourceName]] = field(default_factory=dict)
-    """None in place of a platform is any."""
+    """Sources by name and platform; the key None is for all other platforms."""
 
     @classmethod
     def parse(cls, value: Any) -> Catalogue:
-        """Return the catalogue in parsed TOML: tables of platform to source, by name. Raises ValueError, UsageError."""
+        """Return the catalogue of parsed TOML: by name, a table of platform to source. Raises ValueError,
+        UsageError."""
         if not isinstance(value, dict):
             raise ValueError("not a table of names")
         return cls({_name(name): _sources(name, table) for name, table in value.items()})
@@ -41,9 +42,9 @@ class Catalogue:
         return cls.parse({name: value for name, value in values.items() if name != "checked"})
 
     def find(self, name: str, platform: Platform) -> SourceName | None:
-        """Return the source of a short name for `platform`, None where there is none.
+        """Return the source of a short name for `platform`, or None.
 
-        Of several platforms that run there the newest variant is taken, and `*` where there is none.
+        If several platforms run on it, the newest variant is chosen; if none does, the source for `*`.
         """
         table = self.sources.get(name, {})
         fitting = [known for known in table if known and known.satisfies(platform)]
@@ -75,5 +76,5 @@ def _source(name: str, text: Any) -> SourceName:
         raise UsageError(f"{text!r} is a short name", f"write it in full: docker://docker.io/library/{text}")
     source = parse_source(text)
     if not isinstance(source, RegistryName | Lxc | Url) and not _WHOLE.match(text):
-        raise UsageError(f"{text!r} is no source for {name!r}", "name a file by its whole path")
+        raise UsageError(f"{text!r} is not a source for {name!r}", "name a file by its absolute path")
     return source

@@ -29,11 +29,11 @@ class Command(Protocol):
 
     @property
     def HELP(self) -> str:  # noqa: N802
-        """What it does, for lists."""
+        """What it does, in one line for the overview and the man page."""
 
     @property
     def EXAMPLE(self) -> str:  # noqa: N802
-        """A command line that is usual."""
+        """A typical command line."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add its arguments to its parser."""
@@ -76,12 +76,12 @@ it."""
 
 
 class Commands(Mapping[str, Command]):
-    """The subcommands by name. Each is imported when it is asked for: a pull needs none of the others."""
+    """The subcommands by name. Each is imported at its first use, since one process needs only one of them."""
 
     _places: Mapping[str, str] = {name: place for group in GROUPS.values() for name, place in group.items()}
 
     def __getitem__(self, name: str) -> Command:
-        """Import a subcommand. Raises KeyError where there is none."""
+        """Import a subcommand and return it. Raises KeyError for an unknown name."""
         module, _, attribute = self._places[name].partition(".")
         imported = importlib.import_module(f"provisioner.commands.{module}")
         return cast(Command, getattr(imported, attribute) if attribute else imported)
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _colour(words: Sequence[str]) -> ColourChoice:
-    """Return what `--color` says on a command line that may be wrong, `auto` where it says nothing."""
+    """Return the value of `--color` on a command line that may be wrong; `auto` without a valid value."""
     for at, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name == "--color":
@@ -160,7 +160,8 @@ def _colour(words: Sequence[str]) -> ColourChoice:
 def _run(words: list[str]) -> int:
     """Run one command and return its exit status.
 
-    A signal may arrive while a file is being closed. What fails in cleaning up after it doesn't hide it: it is raised.
+    A signal may arrive while a file is being closed. If the cleanup then fails too, the exception of the signal is
+    raised.
     """
     try:
         arguments = _parse(words)
@@ -176,7 +177,7 @@ def _is_signal(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error with those that it was raised from, or while they were handled. They may run in a circle."""
+    """Return an error and its causes and contexts, from the last to the first. They may be circular."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
@@ -196,7 +197,7 @@ def _open_missing_streams() -> None:
 
 
 def _leave_out_relative_directories() -> None:
-    """Leave out the directories of `PATH` that are relative or empty: what is in the current one is whoever's."""
+    """Remove relative and empty directories from `PATH`: a program in the current one may belong to anybody."""
     words = os.environ.get("PATH", "/").split(os.pathsep)
     absolute = [word for word in words if os.path.isabs(word)]
     if absolute != words:
@@ -254,11 +255,11 @@ def _takes_value(option: str) -> bool:
         parser = _parser(name)
         if option in parser.options:
             return parser.takes_value(option)
-    return option in TAKES_VALUE or option in ("-o", "--output")  # docker's save has it
+    return option in TAKES_VALUE or option in ("-o", "--output")  # of docker save
 
 
 def _subcommand(words: list[str]) -> list[str]:
-    """Return the name of the subcommand that help is asked for, alone; empty for none. Raises UsageError."""
+    """Return a list with the subcommand whose help is asked for, or an empty one. Raises UsageError."""
     words = [word for word in words if not word.startswith("-")]
     if words[:1] == ["help"]:
         return []
@@ -269,7 +270,8 @@ def _subcommand(words: list[str]) -> list[str]:
 
 
 def _answer_without_subcommand(words: list[str]) -> None:
-    """Print the overview where it is asked for. Raises UsageError where the first word isn't an image's name."""
+    """Print the overview and raise SystemExit if it is asked for. Raises UsageError if the first word can't be an
+    image."""
     if not words:
         sys.stderr.write(f"{_overview(sys.stderr)}\n")
         raise SystemExit(UsageError.status)
@@ -305,7 +307,7 @@ def _parser(name: str) -> Parser:
 
 
 def _owner_of(option: str, name: str) -> str:
-    """Return how to type the subcommand, or the two, that have this option; empty where `name` or more have it."""
+    """Return the command that has this option, or two of them; empty where `name` has it, or more than two do."""
     owners = [other for other in COMMANDS if other != name and option in _parser(other).options]
     if "install" in owners and "run" in owners:  # those that start a container have it from start.sh
         owners = [owner for owner in owners if owner not in ("run", "start", "shell", "exec")]

@@ -18,7 +18,7 @@ from provisioner.sizes import parse_size
 from provisioner.terminal.escaping import printable
 
 LXC_SERVER = "images.linuxcontainers.org"
-"""The LXC image server of `lxc:` where config.toml names no other."""
+"""The LXC image server for `lxc:` unless config.toml names another one."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Config:
     """The settings of config.toml. Every field is a key of the file, with a row in KEYS and its default here."""
 
     platform: Platform | None = None
-    """None for this machine's."""
+    """None for the platform of this machine."""
     profile: str | None = None
     """The name or file of a profile; None to choose it by the image's os-release."""
     jobs: int = 4
@@ -55,17 +55,18 @@ class Config:
     """The mirrors of each registry, as `[http://]HOST[:PORT][/PREFIX]`, in the order in which they are asked."""
 
     lxc: LxcServers = LxcServers()
-    """The LXC image server, and its mirrors."""
+    """The LXC image server and its mirrors."""
     catalogue: Catalogue = field(default_factory=Catalogue)
     """The user's own short names."""
     known_mirrors: Mapping[str, tuple[str, ...]] | None = None
-    """What `provision mirrors` tries, by registry and `lxc`; None for the list that comes with provision."""
+    """The mirrors that `provision mirrors` tries, by registry, or `lxc`; None for the list that comes with
+    provision."""
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ) -> Config:
-        """Read the user's file and return its settings, or the defaults where there is no file.
+        """Read the user's file and return its settings, or the defaults if there is no file.
 
-        The file is that of config_file(); one that `$PROVISION_CONFIG` names must exist. Raises UsageError.
+        The file is `config_file()`. If `$PROVISION_CONFIG` names it, it must exist. Raises UsageError.
         """
         path = config_file(environment)
         if path is None or (not environment.get("PROVISION_CONFIG") and not path.exists()):
@@ -74,7 +75,7 @@ class Config:
 
     @classmethod
     def parse(cls, text: str, name: str) -> Config:
-        """Return the settings of a TOML text, as parse_settings() does. Raises UsageError."""
+        """Return the settings in `text`, which is TOML. `name` is the file's name in errors. Raises UsageError."""
         values = parse_settings(text, KEYS, name)
         return cls(**{key.replace("-", "_"): value for key, value in values.items()})
 
@@ -88,7 +89,7 @@ class Config:
 
 
 def config_file(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the path of the user's file, which need not exist; None where the user has no home directory.
+    """Return the path of config.toml, which need not exist; None if the user has no home directory.
 
     It is `$PROVISION_CONFIG`, else `provision/config.toml` in `$XDG_CONFIG_HOME` (XDG Base Directory Specification).
     """
@@ -141,7 +142,7 @@ def _lxc(value: Any) -> LxcServers:
     if not isinstance(value, dict):
         raise ValueError("not a table")
     if unknown := [key for key in value if key not in ("server", "mirrors")]:
-        raise ValueError(f"{unknown[0]!r} is unknown; it has server and mirrors")
+        raise ValueError(f"unknown key {unknown[0]!r}; known keys: server, mirrors")
     return LxcServers(_server(value.get("server", LXC_SERVER)), tuple(map(_server, texts(value.get("mirrors", [])))))
 
 
@@ -163,15 +164,17 @@ KEYS = {
     "profile": Key(_text, "name or file of the profile; default: chosen by the image's os-release"),
     "jobs": Key(_jobs, "downloads at a time, 1 to 64; default: 4"),
     "dns": Key(addresses, "list of addresses of name servers for containers"),
-    "proot-options": Key(texts, "list of words for proot at every start, for those who know it"),
+    "proot-options": Key(texts, "list of further options of proot for every start"),
     "insecure": Key(
         _registries, "list of registries for which HTTP and certificates that can't be verified are allowed"
     ),
     "cache-limit": Key(parse_size, "size to which the cache is pruned after each run, such as 4 GB; default: no limit"),
-    "trust-dir": Key(_directories, "list of absolute paths of directories that others may own or write to; * is all"),
+    "trust-dir": Key(_directories, "list of absolute paths of directories that others may own or write to; * for all"),
     "mirrors": Key(_mirrors, "table of registry to list of mirrors, in the order in which they are asked"),
     "lxc": Key(_lxc, "table with the LXC image server, and the list of its mirrors"),
-    "catalogue": Key(Catalogue.parse, "table of short name to a table of platform, or *, to source"),
-    "known-mirrors": Key(_known_mirrors, "table of registry, or lxc, to the mirrors that `provision mirrors` tries"),
+    "catalogue": Key(Catalogue.parse, "table by short name, each a table of platform (or *) to source"),
+    "known-mirrors": Key(
+        _known_mirrors, "table of registry (or lxc) to the list of mirrors that `provision mirrors` tries"
+    ),
 }
 """All keys of the file. The defaults are those of Config."""

@@ -14,7 +14,7 @@ from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 
 PROVISION_ELSEWHERE = "provision the image again, to another directory"
-"""The hint for a directory that lacks what nothing but its image has. In the same one, changes would be lost."""
+"""The hint if files are missing that only the image has. In the same directory, the user's changes would be lost."""
 
 
 class ProvisionError(Exception):
@@ -67,23 +67,23 @@ class MalformedImage(ProvisionError):
     """Content doesn't match its digest, or is malformed."""
 
     status = 6
-    usual_hint = "try again; if it stays so, the image is broken: tell its owner, or take another one"
+    usual_hint = "try again; if it fails again, the image is broken: tell its owner, or use another one"
 
 
 class MachineError(ProvisionError):
-    """This machine or its file system can't do it: no space, memory, links or permission, or a disk that fails."""
+    """This machine or its file system can't do it: no space, memory, links or permission, or a failing disk."""
 
     status = 7
 
 
 class TargetExists(ProvisionError):
-    """What is at DIR must not be replaced, is in use, or was not made by provision."""
+    """The file or directory at DIR must not be replaced, is in use, or was not made by provision."""
 
     status = 8
 
 
 class NotTrusted(TargetExists):
-    """Somebody who isn't trusted owns the directory, or may write to it."""
+    """A user who isn't trusted owns the directory, or may write to it."""
 
 
 @contextmanager
@@ -120,13 +120,13 @@ _NO_MEMORY = re.compile(
     "failed to map segment|annot allocate memory|ot enough memory|insufficient memory|Error -4 while"
     "|NULL without setting an exception"
 )
-"""The messages of libraries whose exceptions have types of their own."""
+"""The messages with which libraries report a lack of memory in exceptions of other types."""
 _NO_THREAD = "can't start new thread"
-"""The message of Python's RuntimeError where a user may have no more threads."""
+"""The message of Python's RuntimeError at the limit of a user's threads."""
 
 
 def lacks_resources(error: BaseException) -> MachineError | None:
-    """Return the error to show for an exception that means too little memory or too few threads; else None."""
+    """Return the error to show for an exception that means a lack of memory or of threads; else None."""
     text = str(error)
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or _NO_MEMORY.search(text):
         return MachineError("there is not enough memory", HINTS[errno.ENOMEM])
@@ -146,15 +146,15 @@ def machine_errors(what: str) -> Iterator[None]:
 
 
 class PathErrors:
-    """A context as that of `machine_errors` whose messages also name the `path` that was looked at last, in a rootfs.
+    """A context manager like `machine_errors`, whose messages also have the `path` in a rootfs that was set last.
 
-    A context for each path would make a walk through many files slow.
+    One context for all paths is faster than one for each.
     """
 
     def __init__(self, what: str) -> None:
         self._what = what
         self.path = b""
-        """From the root, without a slash in front of it."""
+        """Relative to the root, without a leading slash."""
 
     def __enter__(self) -> Self:
         return self

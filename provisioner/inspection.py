@@ -1,4 +1,4 @@
-"""Reads the documents of an image, from a registry or from a provisioned directory, to show what it is."""
+"""Reads the documents of an image, from a source or from a provisioned directory, to describe it."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ class Inspection:
     record: Record | None = None
     """The record of the directory that was inspected, None for an image in a registry."""
     assumptions: tuple[str, ...] = ()
-    """A line for the user about each thing that the image doesn't say."""
+    """A line for the user about each property that the image doesn't state, and that is assumed."""
     verified: str = ""
-    """How far the content is verified, in words; empty where digests cover all of it."""
+    """What is verified and how, in words; empty if digests cover everything."""
     provisioned: float | None = None
     """When the directory was provisioned, in seconds since the epoch; None for an image."""
     unpacked: TreeTotals | None = None
-    """What the image's files take in the directory; None for an image, or where there is no record of them."""
+    """The number and the size of the image's files; None for an image, or without an ownership record."""
 
     @property
     def layer_commands(self) -> tuple[str, ...]:
-        """Return what made each layer; empty texts where the image doesn't say it."""
+        """Return the command or instruction that made each layer; empty texts if the image doesn't state them."""
         return layer_commands(self.image.config_bytes, len(self.image.layers))
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as `--json` prints it."""
+        """Return the object that `--json` prints."""
         image, config = self.image, self.image.config
         layers = [
             {
@@ -97,10 +97,10 @@ class Inspection:
 
 
 def inspect_image(registry: CachingRegistry, host: Platform, platform: Platform | None) -> Inspection:
-    """Inspect the image that the reference of `registry` names, without its layers, for `platform`.
+    """Inspect the image that the reference of `registry` names, for `platform`. No layer is downloaded.
 
-    If that is None, for `host`, else for the first platform of the image. Raises NotFound, NetworkError, NotAllowed,
-    MalformedImage.
+    If `platform` is None, it is `host` if the image runs there, else the first platform of the image. Raises NotFound,
+    NetworkError, NotAllowed and MalformedImage.
     """
     reference = registry.reference
     top = registry.manifest(reference.selector)
@@ -115,7 +115,7 @@ def inspect_image(registry: CachingRegistry, host: Platform, platform: Platform 
 
 
 def inspect_files(source: Source, host: Platform, platform: Platform | None) -> Inspection:
-    """Inspect the image of an archive, a directory or an LXC server, without its layers; arguments are as above.
+    """Inspect the image of an archive, a directory or an LXC server. `host` and `platform` are as in `inspect_image`.
 
     Raises NotFound, UsageError, MalformedImage, MachineError.
     """
@@ -158,9 +158,9 @@ def image_as_run(container: OpenedContainer, record: Record) -> Image:
 
 
 def read_image(folder: int, directory: Path, record: Record) -> Image:
-    """Return the image that `directory` was made of, by the documents in its open FOLDER.
+    """Return the image that `directory` was made of, from the documents in its `.provision/`, open as `folder`.
 
-    Raises MachineError where one can't be read, and MalformedImage where they aren't what the record says.
+    Raises MachineError if one can't be read, and MalformedImage if they don't match the record.
     """
     manifest_bytes = _read(folder, directory, MANIFEST)
     config_bytes = _read(folder, directory, CONFIG)
@@ -180,7 +180,7 @@ def _platform_of(record: Record) -> Platform:
 
 
 def _read(folder: int, directory: Path, name: str) -> bytes:
-    """Return the content of a file in the open FOLDER of `directory`. Raises MachineError."""
+    """Return the content of a file in the `.provision/` of `directory`, open as `folder`. Raises MachineError."""
     path = directory / FOLDER / name
     try:
         data = read_file(folder, name, str(path))

@@ -31,23 +31,23 @@ class Profile:
     proot_options: tuple[str, ...] = ()
     """Words for proot at every start."""
     hostname: str = ""
-    """Empty for this machine's."""
+    """Empty for the name of the container's directory."""
     files: tuple[tuple[bytes, bytes], ...] = field(default=())
     """Files to write: each a path below the rootfs, and its content."""
 
     @classmethod
     def parse(cls, name: str, text: str) -> Profile:
-        """Return the profile that a TOML text describes, as parse_settings() does. Raises UsageError."""
+        """Return the profile in `text`, which is TOML. Raises UsageError."""
         values = parse_settings(text, KEYS, f"profile {printable(name)}")
         return cls(name, **{key.replace("-", "_"): value for key, value in values.items()})
 
 
 _NO_PROFILES = ("catalogue.toml", "mirrors.toml")
-"""The files beside the profiles that are none."""
+"""The files in the same directory that are not profiles."""
 
 
 def load_profile(name: str) -> Profile:
-    """Return a bundled profile by its name, or the one in a file (a name with a slash, or one that ends in .toml).
+    """Return the bundled profile `name`, or the profile in the file `name` if that has a slash or ends in .toml.
 
     Raises UsageError.
     """
@@ -74,7 +74,7 @@ def _choices() -> str:
 
 
 def match_profile(os_release: bytes) -> Profile:
-    """Return the bundled profile for the ID, else the ID_LIKE, of an os-release(5), or Profile() where none matches."""
+    """Return the bundled profile for the ID in an os-release(5), else for its ID_LIKE, or Profile() if none matches."""
     release = _os_release(os_release.decode(errors="replace"))
     profiles = [load_profile(name) for name in profile_names()]
     for identity in [release.get("ID", ""), *release.get("ID_LIKE", "").split()]:
@@ -127,7 +127,7 @@ KEYS = {
     "dns": Key(addresses, "list of addresses of name servers"),
     "env": Key(_variables, "table of environment variables for every start"),
     "binds": Key(texts, "list of SOURCE[:DESTINATION] to bind at every start"),
-    "proot-options": Key(texts, "list of words for proot at every start, for those who know it"),
+    "proot-options": Key(texts, "list of further options of proot for every start"),
     "hostname": Key(_hostname, "hostname of the container; default: its directory's name"),
     "files": Key(_files, "table of files to write: absolute path to content"),
 }

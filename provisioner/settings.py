@@ -1,4 +1,4 @@
-"""Settings files in TOML: a table of the known keys, and errors that name the file, the line and the key."""
+"""Reads settings files in TOML by a table of known keys. Errors name the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Key:
 
 
 _LIMIT = 4 << 20
-"""Bytes of the largest file that is read."""
+"""The size in bytes of the largest file that is read."""
 _SEARCHED_CHARACTERS = 1 << 16
-"""How much of a file is searched for the line of a key: long lines must not cost time."""
+"""The number of characters that are searched for the line of a key, so that long lines don't take long."""
 
 
 def read_settings(path: Path) -> str:
@@ -57,14 +57,14 @@ def parse_settings(text: str, keys: Mapping[str, Key], name: str) -> dict[str, A
 
     try:
         table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # what Python says of a number with too many digits is no TOML error
+    except (ValueError, RecursionError) as error:  # for a number with too many digits, it is no TOMLDecodeError
         why = f"{name} is not TOML: {printable(str(error))}"
         raise UsageError(why, "the syntax is described at https://toml.io") from None
     return parse_table(table, text, keys, name)
 
 
 def parse_table(table: Mapping[str, Any], text: str, keys: Mapping[str, Key], name: str) -> dict[str, Any]:
-    """Return and raise the same, for a table that is in a TOML `text`."""
+    """Return the parsed value of each key of `table`, which is a part of the TOML `text`. Raises as parse_settings."""
     values = {}
     for key, value in table.items():
         if key not in keys:
@@ -88,10 +88,10 @@ def line_of(text: str, key: str) -> str:
 
 
 def with_list(text: str, table: str, key: str, values: Sequence[str]) -> str:
-    """Return a TOML text in which `key` of `table` has this list, and all else is as it was, with its comments.
+    """Return a TOML text with `key` of `table` set to this list, and everything else unchanged, also the comments.
 
-    Of the comments in an old list, those on lines of their own stay, above the new one. Raises ValueError where the
-    text is written in a way that this can't change.
+    Comments inside of the former list are kept above the new one if they have a line of their own. Raises ValueError if
+    the table is written in a form that this function can't change.
     """
     import tomllib
 
@@ -112,7 +112,7 @@ def with_list(text: str, table: str, key: str, values: Sequence[str]) -> str:
 
 
 def _with_line(lines: list[str], table: str, key: str, line: str) -> list[str]:
-    """Return the lines of a TOML text with `line` in place of the lines of `key` in `table`, or added to it."""
+    """Return the lines of a TOML text with `key` of `table` replaced by `line`, or with `line` added to the table."""
     headers = [number for number, each in enumerate(lines) if re.match(r"\s*\[", each)]
     spellings = "|".join(re.escape(word) for word in {table, json.dumps(table), f"'{table}'"})
     header = rf"\s*\[\s*({spellings})\s*\]\s*(#.*)?$"
@@ -129,7 +129,7 @@ def _with_line(lines: list[str], table: str, key: str, line: str) -> list[str]:
 
 
 def _end_of(lines: list[str], first: int, end: int, key: str) -> int | None:
-    """Return the line after the value of `key`, whose lines begin at `first`; None where another key begins there."""
+    """Return the index of the line after the value of `key`, if line `first` sets that key; else None."""
     import tomllib
 
     if not re.match(rf"""\s*['"]?{re.escape(key)}['"]?\s*=""", lines[first]):

@@ -37,6 +37,6 @@ def size_text(count: int) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """Return a number with what is counted: `1 file`, `1,204 files`.
 
-    `many` is what follows any number but 1, where that isn't `one` with an s.
+    `many` is the plural of `one`, if it isn't formed with an s.
     """
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"

@@ -39,7 +39,9 @@ are the CPU seconds of all processes that the tool started and waited for, *peak
 of them. The limit is the CPU time of inflating all layers, of SHA-256 over them compressed and not, and of `tar -x` of
 the uncompressed layers, divided by the number of cores."""
 
-NOTE_OF_ROOT = "All run as root, but for proot-distro: it refuses root, and gets another user ID in a user namespace."
+NOTE_OF_ROOT = (
+    "All run as root, except for proot-distro, which refuses root: it gets another user ID in a user namespace."
+)
 
 
 class RunFailed(Exception):
@@ -100,7 +102,7 @@ def print_report(
     """Print the tables, and write all figures to the file of --json."""
     peers = [one.name for one in ENTRANTS if one.kind == "cold" and one.name not in (OURS, FAST)]
     root = f"\n\n{NOTE_OF_ROOT}" if os.geteuid() == 0 else ""
-    rounds = f"{arguments.rounds} rounds (of 1 to 3 for slow tools and where there is no goal)"
+    rounds = f"{arguments.rounds} rounds (1 to 3 for slow tools and for results without a goal)"
     print(f"Medians of {rounds} on {known}.\n\n{NOTE}{root}\n")
     titles = {image.name: str(image) for image in images}
     # Linux counts the memory of the parent at fork into the peak of a child.

@@ -57,18 +57,18 @@ class Entrant:
     needs: tuple[str, ...] = ()
     """Programs and, in capitals, ROOT and Python environments."""
     tree: str = "rootfs"
-    """A glob pattern for the directory of the unpacked image; empty where there is none."""
+    """A glob pattern for the directory of the unpacked image; empty if it unpacks none."""
     rounds: int = 99
-    """In how many rounds it runs at most: those that are slow, or no goal, need fewer."""
+    """The most rounds in which it runs. Slow entrants, and those without a goal, run in fewer."""
     images: tuple[str, ...] = ()
-    """The images that it unpacks; all of them without any."""
+    """The images that it unpacks; empty for all."""
 
     def is_named(self, names: Sequence[str]) -> bool:
         """Return whether one of the names is its kind or a prefix of its name, or there are no names."""
         return not names or any(name == self.kind or self.name.startswith(name) for name in names)
 
     def missing(self, environments: Collection[str]) -> str:
-        """Return a message with what this machine lacks, empty where nothing is missing."""
+        """Return a message with the programs that this machine lacks; empty if none is missing."""
         lacking = [need for need in self.needs if not (need in environments if need.isupper() else find(need))]
         return f"not here: {', '.join(lacking)}" if lacking else ""
 

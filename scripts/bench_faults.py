@@ -24,7 +24,7 @@ MOST = 1.05
 
 
 def main() -> int:
-    """Measure everything, or what the arguments name; return 1 if a figure is not as it should be, else 0."""
+    """Run all measurements, or those that the arguments name; return 1 if a figure misses its limit, else 0."""
     names = sys.argv[1:] or list(MEASURES)
     return max([int(not MEASURES[name]()) for name in names])
 

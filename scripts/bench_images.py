@@ -83,7 +83,7 @@ def debian(context: Path) -> None:
 
 
 def debian_and_application(context: Path) -> None:
-    """Debian, and this project in the part of somebody's application."""
+    """Debian with packages, and this project as an application."""
     debian(context)
     for name in ("provisioner", "profiles", "scripts"):
         shutil.copytree(ROOT / name, context / "application" / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -268,7 +268,7 @@ def applied(paths: set[str], names: list[str]) -> set[str]:
 
 
 def shortage_of(recipe: Recipe, built: BenchImage) -> str:
-    """Return a message with the sizes that are below the recipe's minimum, empty where none is."""
+    """Return a message with the sizes that are below the recipe's minimum; empty if none is."""
     least = {"layers": recipe.layers, "compressed": recipe.compressed, "entries": recipe.entries}
     has = {"layers": len(built.layers), "compressed": built.compressed, "entries": built.entries}
     return ", ".join(f"{name} {has[name]:,} of {least[name]:,}" for name in least if has[name] < least[name])

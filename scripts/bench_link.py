@@ -1,4 +1,4 @@
-"""A link that is slower than this machine, for `make bench`: passes on connections to a server on loopback.
+"""A slow link for `make bench`: forwards connections to a server on loopback at a limited rate.
 
     python3 scripts/bench_link.py HOST:PORT BYTES_PER_SECOND FILE
 
@@ -18,7 +18,7 @@ _PIECE = 1 << 16
 
 
 class Pace:
-    """Lets threads go on so that all of them together send `rate` bytes a second."""
+    """Delays threads so that all of them together send `rate` bytes a second."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
@@ -34,7 +34,7 @@ class Pace:
 
 
 def copy(source: socket.socket, target: socket.socket, pace: Pace | None) -> None:
-    """Pass on all that comes from one side."""
+    """Forward all bytes from one side to the other."""
     try:
         while data := source.recv(_PIECE):
             if pace:

@@ -11,7 +11,7 @@ FAST = "provision[fast]"
 TAR = "curl piped to tar"
 WARM = ("provision, warm", "provision[fast], warm")
 NO_DIGESTS = "provision[fast] without digests, warm"
-"""The same as WARM[1], but that the ownership record has no digests of files."""
+"""The same as WARM[1], without digests of files in the ownership record."""
 NO_SYNC = "provision --no-sync, warm"
 ON_DISK = ("provision, warm, on a disk", "provision --no-sync, warm, on a disk")
 WARM_TAR = "tar -x of the same blobs"
@@ -66,7 +66,7 @@ class Goal:
     what: str
     wanted: float
     measured: float | None
-    """None when a run that it needs has failed or wasn't asked for."""
+    """None if a run that it needs has failed or was not requested."""
     less_is_better: bool = False
 
     @property
@@ -97,7 +97,7 @@ def medians(samples: Iterable[Sample], image: str) -> Medians:
 
 
 def ratio(found: Medians, slower: str, faster: str) -> float | None:
-    """How many times the seconds of one entrant another one takes; None where one of them is missing."""
+    """Return the ratio of the seconds of two entrants; None if one of them is missing."""
     if slower not in found or faster not in found:
         return None
     return found[slower].wall / found[faster].wall
@@ -193,7 +193,7 @@ def limit_table(found: Medians, cores: int) -> str:
 
 
 def sync_table(found: Medians) -> str:
-    """What it costs to write a directory to the disk before it is put in place, in memory and on a disk."""
+    """Return the costs of syncing a directory before it is renamed to DIR, on tmpfs and on a disk."""
     head = ("waiting for the disk", "seconds", "with --no-sync", "cost")
     rows = [
         (where, f"{found[one].wall:.2f}", f"{found[other].wall:.2f}", f"{found[one].wall - found[other].wall:+.2f}")
@@ -204,7 +204,7 @@ def sync_table(found: Medians) -> str:
 
 
 def digests_table(found: Medians) -> str:
-    """What the digests of files in the ownership record cost."""
+    """Return the costs of the digests of files in the ownership record."""
     with_digests, without = found.get(WARM[1]), found.get(NO_DIGESTS)
     if with_digests is None or without is None:
         return ""

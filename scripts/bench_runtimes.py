@@ -81,7 +81,7 @@ def measure(directory: Path, runtimes: list[str], rounds: int) -> Times:
     for text in (PREPARE, FETCH):
         run(directory, runtimes[-1], text)
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
-        if "chroot" in runtimes:  # root's new files there would be in the way of others
+        if "chroot" in runtimes:  # the user's runtimes can't change root's new files there
             command = ["cp", "-Rd", "--preserve=mode,timestamps,links", str(directory), f"{temporary}/chroot"]
             subprocess.run(command, check=True)
         homes = {runtime: Path(temporary, "chroot") if runtime == "chroot" else directory for runtime in runtimes}

@@ -1,4 +1,4 @@
-"""Runs `provision` without digests of files in the ownership record: `make bench` says what they cost."""
+"""Runs `provision` without digests of files in the ownership record, for `make bench` to measure their cost."""
 
 from __future__ import annotations
 

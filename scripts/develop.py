@@ -53,11 +53,12 @@ FAST = "not (needs_root or needs_server or real_image or slow)"
 
 
 PROCESSES = min(3 * (os.cpu_count() or 1) // 2, 8)
-"""How many processes run tests: more than there are cores, since tests also wait."""
+"""The number of processes that run tests: more than there are cores, since tests also wait."""
 
 
 SIDE_BY_SIDE = (f"--numprocesses={PROCESSES}", "--dist=loadfile", "--no-loadscope-reorder")
-"""Tests of one file share what is dear to make, so one process runs them. tests/conftest.py has long files first."""
+"""Tests of one file run in one process, since they share expensive fixtures. tests/conftest.py starts long files
+first."""
 
 
 class Failure(Exception):
@@ -92,7 +93,7 @@ def test(arguments: list[str]) -> int:
 
 
 def check_fast(_: list[str]) -> int:
-    """Lint, then run the tests that take a minute together and need nothing but programs."""
+    """Lint, then run the tests that need no root, servers or real images; they take about a minute."""
     return lint([]) or test([*SIDE_BY_SIDE, "-m", FAST])
 
 
@@ -118,7 +119,7 @@ def lint(_: list[str]) -> int:
         (shellcheck or "false", "--shell=sh", "--exclude=SC2154,SC2034", *parts),
     )
     results = [min(call(*linter), 1) for linter in linters]
-    # Joined, no variable may be unknown or unused.
+    # In the joined script, no variable may be unknown or unused.
     script = subprocess.run([PYTHON, "-c", START_SH], cwd=ROOT, stdout=subprocess.PIPE, check=False)
     joined = subprocess.run([shellcheck or "false", "--shell=sh", "-"], input=script.stdout, cwd=ROOT, check=False)
     return max(*results, min(script.returncode or joined.returncode, 1))
@@ -160,7 +161,7 @@ def zipapp(_: list[str]) -> int:
 
 
 def env(_: list[str]) -> int:
-    """Create the environment for all of the above."""
+    """Create the environment for all other commands."""
     environment("test")
     return 0
 
@@ -219,7 +220,8 @@ def environment(extra: str = "") -> None:
 
 
 def install_wheels_of_fast() -> None:
-    """Install the dependencies of the extra `fast` into .venv, as far as pip has wheels for this Python and machine."""
+    """Install the dependencies of the extra `fast` into .venv, as far as there are wheels for this Python and
+    machine."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     for requirement in setup["options.extras_require"]["fast"].split("\n"):
@@ -244,7 +246,7 @@ def make_venv() -> None:
 
 
 def pip_from_apt(directory: Path) -> Path:
-    """Download Debian's or Ubuntu's wheel of pip into `directory`, with apt's state there, and return its path."""
+    """Download Debian's or Ubuntu's wheel of pip into `directory`, which is also apt's state, and return its path."""
     print("develop.py: this Python has no pip; downloading the one of this system", flush=True)
     (directory / "lists").mkdir()
     apt = ["apt-get", "-qq", "-o", f"Dir::State={directory}", "-o", f"Dir::Cache={directory}"]

@@ -1,4 +1,4 @@
-"""Runs real programs of Debian and Alpine in every runtime, and writes what was seen into docs/runtimes.md.
+"""Runs real programs of Debian and Alpine in every runtime, and writes the results into docs/runtimes.md.
 
     python3 -m scripts.matrix [--only NAME]... [--work DIR] [--no-docs]
 
@@ -38,7 +38,7 @@ SYSTEMS = ("debian", "debian-small", "alpine")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the cells that were asked for and return 0, or 1 if none could be run."""
+    """Run the requested cells and return 0, or 1 if none could be run."""
     parser = argparse.ArgumentParser(prog="make matrix", description="Run real programs in every runtime.")
     parser.add_argument("--only", action="append", default=[], metavar="NAME[/NAME]", help="a row, column or system")
     parser.add_argument("--work", type=Path, default=ROOT / "build/matrix", help="where archives and results are kept")
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_versions(work: Path) -> dict[str, dict[str, str]]:
-    """Return the versions of each system's packages and, as `columns`, of what the runtimes use."""
+    """Return the versions of each system's packages and, as `columns`, of the programs that the runtimes use."""
     found = {path.stem: json.loads(path.read_text()) for path in work.glob("*.json") if path.stem != "results"}
     return {**found, "columns": {**versions_here(), "sid": short(found.get("sid", {}).get("proot", ""))}}
 

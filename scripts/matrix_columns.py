@@ -1,4 +1,4 @@
-"""The columns of the matrix: the runtimes, and how start.sh is brought to use each."""
+"""The columns of the matrix: the runtimes, each with the options and files by which start.sh uses it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Column:
     proot: str = "host"
     """`host`, `sid` or `termux`: where proot comes from; with Termux's, hard links are refused as Android does."""
     without: tuple[str, ...] = ()
-    """Files below DIR/.provision that are taken away before the first start."""
+    """Files in DIR/.provision that are removed before the first start."""
 
 
 COLUMNS = (
@@ -43,7 +43,7 @@ COLUMNS = (
 
 
 def why_missing(column: Column) -> str:
-    """Return why a column can't be seen with this machine and this state of the project, or an empty text."""
+    """Return why a column can't be tested on this machine; empty if it can."""
     if column.proot == "termux" and not os.access(os.environ.get(TERMUX_PROOT, ""), os.X_OK):
         return f"{TERMUX_PROOT} is not the path of a proot that was built from Termux's source"
     if column.proot == "host" and "proot" in column.options and not shutil.which("proot"):
@@ -59,7 +59,7 @@ def why_missing(column: Column) -> str:
 
 
 def versions_here() -> dict[str, str]:
-    """Return the versions of what the columns use: each proot, the kernel, the machine, util-linux."""
+    """Return the versions of each proot, the kernel and util-linux, and the machine."""
     termux = os.environ.get(TERMUX_PROOT, "")
     return {
         "host": _version("proot"),

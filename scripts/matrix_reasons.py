@@ -1,4 +1,4 @@
-"""Why a program doesn't work in a runtime, in words: one line for each kind of "no" that is understood.
+"""The reasons why programs don't work in a runtime: one line for each known kind of failure.
 
 The first of `REASONS` whose expressions match a cell's row, column and last words explains it. A cell that none
 explains shows its last words alone.
@@ -19,18 +19,18 @@ class Reason(NamedTuple):
     text: str
 
 
-ONE_ID = "there is one id, so that nobody can become another user: `--ids many` has others"
-SAME_USER = "proot doesn't check permissions between the guest's users, who all are the caller"
-SOCKET = "the other end of a socket is told the caller's id, not the guest's 0 (SO_PEERCRED)"
-ABORTS = "a dependency runs systemd-tmpfiles, which reads a link by its descriptor (readlinkat(2)): this proot aborts"
-OLD = "this proot doesn't translate statx(2) and its like, so that programs look at the host's files"
-OWNER = "chown(2) succeeds and changes nothing that is seen later"
-HOME = "userdel -r leaves a home that isn't its user's, and chown(2) has changed nothing"
-CLUSTER = "the package makes its cluster as postgres, whose files have to be its own: chown(2) isn't remembered"
-LINKS = "the names of a hard link are symlinks to one file, each with an inode number of its own"
+ONE_ID = "there is only one id, so that no process can become another user: use `--ids many`"
+SAME_USER = "proot doesn't check permissions between the guest's users, because all of them are the caller"
+SOCKET = "the peer of a socket sees the caller's id instead of the guest's 0 (SO_PEERCRED)"
+ABORTS = "a dependency runs systemd-tmpfiles, which reads symlinks by descriptor (readlinkat(2)), and this proot aborts"
+OLD = "this proot doesn't translate statx(2) and similar calls, so that programs see the host's files"
+OWNER = "chown(2) succeeds, but later stat(2) returns the former owner"
+HOME = "chown(2) had no effect, and userdel -r doesn't remove a home directory of another owner"
+CLUSTER = "the package creates its cluster as the user postgres, who must own the files, but chown(2) has no effect"
+LINKS = "proot emulates hard links by symlinks, each with another inode number"
 
 REASONS = (
-    Reason("exit status", "proot-plain", "", "once a child has ended, proot reports another process's status"),
+    Reason("exit status", "proot-plain", "", "after a child has ended, proot may return another process's status"),
     Reason("chown", "proot|userns$", "stat says", OWNER),
     Reason("useradd|adduser", "proot|userns$", "status 12", HOME),
     Reason("tar|rsync", "proot-termux", "status 1", LINKS),
@@ -39,7 +39,10 @@ REASONS = (
     Reason("postgres|su$|sudo|sshd|users", "userns$", "", ONE_ID),
     Reason("users", "proot", "joe (reads|writes)", SAME_USER),
     Reason(
-        "sudo", "proot$", "", "the filter needs no_new_privs, with which sudo refuses to run for users other than root"
+        "sudo",
+        "proot$",
+        "",
+        "the filter requires no_new_privs, with which sudo refuses to run for users other than root",
     ),
     Reason("sshd", "proot", "chroot", "sshd calls chroot(2) for its unprivileged child, which proot refuses"),
     Reason("dbus|tmux|mariadb", "proot", "reply|not allowed|denied", SOCKET),
@@ -48,7 +51,7 @@ REASONS = (
         "gdb|strace",
         "proot(-plain)?$",
         "",
-        "proot traces the guest itself, and emulates ptrace(2) for others in part only",
+        "proot itself traces all programs, and emulates only a part of ptrace(2) for them",
     ),
     Reason("(ls|test|chown|tar|node|npm|java|rust|mariadb)", "proot-plain", "", OLD),
 )

@@ -21,7 +21,7 @@ WIDTH = 118
 
 
 def write_matrix(page: Path, text: str) -> None:
-    """Replace what is between the marks of a page. Raise ValueError where it has no marks."""
+    """Replace the text between the marks of a page. Raise ValueError if it has no marks."""
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -91,7 +91,7 @@ def system_title(name: str, versions: Mapping[str, str]) -> str:
 
 
 def row_title(row: Row, versions: Mapping[str, str]) -> str:
-    """Return a row's name with the version of what runs in it."""
+    """Return a row's name with the version of its program."""
     found = next((versions[package] for package in row.version_of if package in versions), "")
     return f"{row.name} ({short(found)})" if found else row.name
 

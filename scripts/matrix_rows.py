@@ -1,4 +1,4 @@
-"""The rows of the matrix: each program as data, with what runs it in the guest and what proves that it works.
+"""The rows of the matrix: each program with the script that runs it in the guest and checks that it works.
 
 A script runs in the guest's sh as root with `set -e`. $TOKEN is new for every cell, so that no output of another run
 and no file of the host can be taken for its result; $PORT is a free port, and $HOST_FILE a file of the host that a
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Row:
-    """A program, and how the matrix sees whether it works."""
+    """A program, and how the matrix finds out whether it works."""
 
     name: str
     script: str
@@ -22,9 +22,9 @@ class Row:
     status: int = 0
     seconds: int = 60
     words: tuple[str, ...] = field(default=())
-    """The words for start.sh in place of the script."""
+    """The words for start.sh instead of a script."""
     error: str = ""
-    """A regular expression for standard error, where start.sh is to refuse the words."""
+    """A regular expression for standard error, if start.sh should refuse the words."""
 
 
 DEBIAN = ("debian",)

@@ -61,14 +61,14 @@ exit 1
 
 @dataclass(frozen=True)
 class Cell:
-    """What was seen of a row in a column."""
+    """The result of a row in a column."""
 
     row: str
     system: str
     column: str
     works: bool
     reason: str
-    """What the guest or start.sh said last, where it doesn't work."""
+    """The last message of the guest or start.sh, if it doesn't work."""
     seconds: float
 
 
@@ -211,7 +211,7 @@ class Runner:
 
 
 def speaking(script: str) -> str:
-    """Return a script whose bare tests (`[ … ]`) say what they tested if it fails."""
+    """Return the script with its plain tests (`[ … ]`) changed so that they print what they tested if they fail."""
     return re.sub(r"(?m)^(\s*)(\[ (?!.*\|\|).*)$", r"\1must \2", script)
 
 
@@ -231,7 +231,7 @@ def judge(row: Row, status: int | None, text: str, error: str, token: str) -> st
 
 
 def last_line(text: str) -> str:
-    """Return the last line that says something, without control characters."""
+    """Return the last line that isn't empty, without control characters."""
     lines = [re.sub(r"[\x00-\x1f\x7f]+", " ", line).strip() for line in text.splitlines()]
     return next((line[:200] for line in reversed(lines) if line), "")
 

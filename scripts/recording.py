@@ -1,4 +1,4 @@
-"""Writes docs/recording.md: what usual jobs show at a terminal of 80, 40 and 200 columns, typed into tmux.
+"""Writes docs/recording.md: the output of typical commands on a terminal of 80, 40 and 200 columns, by tmux.
 
     python -m scripts.recording
 
@@ -39,9 +39,9 @@ JOBS = (
     "provision remove --yes hello other",
     "provision lst",
 )
-"""What is typed."""
+"""The commands."""
 _SECONDS = 60.0
-"""How long a job may take."""
+"""The time limit of a command, in seconds."""
 
 
 def main() -> int:
@@ -67,7 +67,7 @@ Usual jobs at terminals of 80, 40 and 200 columns. Written by `python -m scripts
 
 
 def record(host: str, width: int, folder: Path) -> str:
-    """Return what a terminal of `width` columns shows while the jobs are typed, one after the other."""
+    """Return the contents of a terminal of `width` columns after the commands were typed, one after the other."""
     socket = f"recording-{os.getpid()}-{width}"
     tmux = ["tmux", "-L", socket]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -98,7 +98,7 @@ def record(host: str, width: int, folder: Path) -> str:
 
 
 def _shown(tmux: list[str], width: int) -> str:
-    """Return what is on the screen when the prompt is back."""
+    """Return the contents of the screen when the prompt is back."""
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,7 +1,7 @@
-"""Writes scripts/share/: completions for shells and man pages, made of the same texts as the help (`make texts`).
+"""Writes scripts/share/: completions for shells and man pages, from the texts of the help (`make texts`).
 
 python -m scripts.texts           write them
-python -m scripts.texts --check   end with status 1 where one isn't as it would be written
+python -m scripts.texts --check   exit with status 1 if one is not up to date
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from provisioner.launch.settings import LaunchSettings
 
 SHARE = Path(__file__).resolve().parent / "share"
 _DATE = "2026-11-26"
-"""The date of the man pages, fixed so that they stay the same until their text changes."""
+"""The date of the man pages. It is fixed, so that they change only with their text."""
 
 
 _NAMES = "provision list --quiet 2>/dev/null"
@@ -52,7 +52,7 @@ _provision_containers() {{
 }}""",
     },
 }
-"""Completes NAME|DIR: directories, and the names of those that `provision list` knows. No shell expands the names."""
+"""Completes NAME|DIR: directories, and the names that `provision list` prints. No shell expands the names."""
 
 
 def main(arguments: list[str]) -> int:
@@ -77,7 +77,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def whole_parser(*, with_paths: bool = False) -> argparse.ArgumentParser:
-    """Return one parser with all subcommands; `with_paths` marks arguments that are files and directories for shtab."""
+    """Return one parser with all subcommands. `with_paths` marks arguments that are files or directories, for shtab."""
     parser = argparse.ArgumentParser("provision", description=SUMMARY, epilog=EXIT_STATUSES, allow_abbrev=False)
     add_common_options(parser)
     subparsers = parser.add_subparsers(metavar="SUBCOMMAND")
@@ -91,7 +91,7 @@ def whole_parser(*, with_paths: bool = False) -> argparse.ArgumentParser:
 
 
 def _mark_paths(parser: argparse.ArgumentParser) -> None:
-    """Let shells complete paths where an argument's name in the help says that it is one."""
+    """Let shells complete paths for arguments whose metavar is a path."""
     for action in parser._actions:
         words = set(re.split(r"[^A-Z]+", str(action.metavar)))
         if {"NAME", "DIR"} <= words:
@@ -112,7 +112,7 @@ def provision_page() -> str:
         "description": "turn container images into directories that run",
     }
     page = str(Manpage(whole_parser(), data))
-    page = re.sub(r"^\./", r"\\&./", page, flags=re.MULTILINE)  # a path at the start of a line is no request of roff
+    page = re.sub(r"^\./", r"\\&./", page, flags=re.MULTILINE)  # a leading period is a request of roff
     page = re.sub(r"^usage: (provision \S+) (.+?)\n\n", _usage, page, flags=re.MULTILINE | re.DOTALL)
     return _lines(re.sub(r"\.SH COMMENTS", ".SH EXIT STATUS", page))
 
@@ -126,7 +126,7 @@ def _usage(found: re.Match[str]) -> str:
 
 
 def start_page() -> str:
-    """Return start.sh(1), made of what `start.sh --help` prints."""
+    """Return start.sh(1), made from the output of `start.sh --help`."""
     usage, _, rest = start_help().partition("\n")
     intro, options, notes = re.split(r"\n\n", rest.strip(), maxsplit=2)
     lines = [
@@ -146,7 +146,7 @@ def start_page() -> str:
 
 
 def start_help() -> str:
-    """Return what `start.sh --help` prints."""
+    """Return the output of `start.sh --help`."""
     values = dict.fromkeys(LaunchSettings.__dataclass_fields__, ())
     settings = LaunchSettings(**{**values, **_texts_of_settings()})  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,7 @@ def start_help() -> str:
 
 
 def _texts_of_settings() -> dict[str, str]:
-    """Return the settings that are words and not lists."""
+    """Return the settings that are words, not lists."""
     words = {name: "" for name, field in LaunchSettings.__dataclass_fields__.items() if field.type == "str"}
     return {**words, "image_platform": str(Platform.parse("linux/amd64")), "default_runtime": "auto"}
 
@@ -177,17 +177,17 @@ def _entries(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _joined(lines: list[str]) -> str:
-    """Return lines as one paragraph; words that are divided between two lines are made whole."""
+    """Return lines as one paragraph, with hyphenated words joined."""
     return re.sub(r"([a-z])- ([a-z])", r"\1\2", " ".join(lines))
 
 
 def _escaped(text: str) -> str:
-    """Return text for roff."""
+    """Return text escaped for roff."""
     return text.replace("\\", "\\e").replace("-", "\\-").replace("\n.", "\n\\&.")
 
 
 def _lines(text: str) -> str:
-    """Return text without spaces at the ends of lines, and with one line break at its end."""
+    """Return text without trailing spaces, and with one newline at its end."""
     return "\n".join(line.rstrip() for line in text.splitlines()).rstrip("\n") + "\n"
 
 

@@ -1,4 +1,5 @@
-"""Writes dist/provision.pyz: one file that any Python 3.11 or later runs, with all that is pure Python (`make zipapp`).
+"""Writes dist/provision.pyz: one file that any Python 3.11 or later runs, with all pure Python dependencies (`make
+zipapp`).
 
     python -m scripts.zipapp [FILE]
 
@@ -15,12 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PURE = ("--only-binary=:all:", "--platform=any", "--implementation=py", "--abi=none", "--python-version=3.11")
-"""The options with which pip takes wheels for any machine only."""
+"""The options with which pip accepts only wheels for any machine."""
 LEFT_OUT = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
-"""Files about the installation, which differ between two of them."""
+"""Files about the installation, which differ from one to another."""
 MAIN = b"import sys\n\nfrom provisioner.__main__ import main\n\nsys.exit(main())\n"
 _DATE = (1980, 1, 1, 0, 0, 0)
-"""The time of all files: the earliest that a zip can have."""
+"""The time of all files: the earliest time in a zip."""
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def write_zip(folder: Path, target: Path) -> None:
-    """Write what is in `folder` as a program of Python to `target`."""
+    """Write the files in `folder` to `target`, a zip file that Python runs."""
     names = sorted((path.relative_to(folder) for path in folder.rglob("*") if path.is_file()), key=Path.as_posix)
     with open(target, "wb") as file:
         file.write(b"#!/usr/bin/env python3\n")

@@ -267,7 +267,10 @@ FIRST = builders.descriptor(LAYERS[0].blob, LAYERS[0].media_type)
         ({"layers": [{**FIRST, "mediaType": f"{OCI_LAYER}+encrypted"}] * 2}, "the layer is encrypted"),
         ({"layers": [FIRST] * 1001}, "1001 layers"),
         ({"layers": None}, "the manifest has 0 layers and the config 2"),
-        ({"config": builders.descriptor(b"{}", "application/vnd.cncf.helm.config.v1+json")}, "no container image but"),
+        (
+            {"config": builders.descriptor(b"{}", "application/vnd.cncf.helm.config.v1+json")},
+            "not a container image but",
+        ),
         (
             {"config": {**builders.descriptor(SMALL.config, OCI_CONFIG), "size": 1 << 40}},
             "the config has 1099511627776",

@@ -80,7 +80,10 @@ def test_a_directory_that_moves_keeps_them(phone: Jail) -> None:
         assert find_links(phone.home / "other").elsewhere == f"{HOME}/debian/rootfs"
         done = start(phone, "echo 2 >>y; cat x; dpkg --audit; rm x; stat -c %h y", directory="other")
         assert (done.returncode, done.stdout) == (0, "1\n2\n1\n")
-        assert done.stderr == f"start.sh: DIR was at {HOME}/debian: hard links that were made inside follow it\n"
+        assert (
+            done.stderr
+            == f"start.sh: DIR was moved from {HOME}/debian: changing the hard links that were made inside\n"
+        )
         assert output(phone, "cat y", directory="other") == "1\n2\n"
     finally:
         (phone.home / "other").rename(phone.home / "debian")

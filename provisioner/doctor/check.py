@@ -1,4 +1,4 @@
-"""What a probe returns: whether something works, what that means for provision, and how to fix it."""
+"""The result of a probe: whether something works, what that means for provision, and how to fix it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from provisioner.terminal.escaping import printable
 
 
 class State(StrEnum):
-    """Whether something works here. The values are the marks that users see, which need no colour."""
+    """Whether something works on this machine. The values are printed."""
 
     OK = "ok"
     NO = "no"
@@ -20,18 +20,18 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer of one probe."""
+    """The result of one probe."""
 
     state: State
     detail: str
-    """What was found and what it means for provision."""
+    """The result in words, with its effect on provision."""
     fix: str = ""
-    """The command to type, or what else to do; may be empty."""
+    """The command to type, or another instruction; may be empty."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A finding with the name of its probe, safe to print."""
+    """A finding with the name of its probe. Its texts are escaped for terminals."""
 
     name: str
     state: State
@@ -40,7 +40,7 @@ class Check:
     essential: bool = False
     """Whether the main job can't work without it."""
     is_harmless: bool = False
-    """Whether it failed, but this user needs nothing of it."""
+    """Whether it failed, but this user doesn't need what it checks."""
 
     @classmethod
     def of(cls, name: str, finding: Finding, essential: bool = False) -> Check:
@@ -51,7 +51,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Site:
-    """Where probes look."""
+    """The directories that probes examine and write to."""
 
     directory: Path
     """The directory in question, or the nearest one above it that exists."""
@@ -60,7 +60,7 @@ class Site:
     scratch_error: str = ""
     """Why there is no scratch directory."""
     trust: TrustedDirectories = NOBODY
-    """The directories for which the user has lifted the rule that nobody else may write there."""
+    """The directories that the user trusts although others may write to them."""
 
 
 def ok(detail: str, fix: str = "") -> Finding:
@@ -74,5 +74,5 @@ def no(detail: str, fix: str = "") -> Finding:
 
 
 def unknown(detail: str, fix: str = "") -> Finding:
-    """Return the finding that nothing could be found out."""
+    """Return the finding that the probe has no result."""
     return Finding(State.UNKNOWN, detail, fix)

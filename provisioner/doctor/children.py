@@ -1,6 +1,6 @@
 """Functions run in child processes, so that one that blocks, fails or is killed doesn't affect the others.
 
-On Android the kernel ends a process by SIGSYS for some system calls, so none of them is tried in our own.
+On Android, the kernel kills a process by SIGSYS for some system calls. They are tried only in child processes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 
 @dataclass(frozen=True)
 class Reply:
-    """The result of an action in a child process. Of the three ways to fail, at most one is set."""
+    """The result of an action in a child process. At most one of `errno`, `signal` and `failure` is set."""
 
     value: Any = None
-    """What the action returned, by way of JSON."""
+    """The value that the action returned, transferred as JSON."""
     errno: int = 0
     """The error number of the OSError that it raised."""
     signal: int = 0
@@ -37,7 +37,7 @@ class Reply:
 
     @property
     def reason(self) -> str:
-        """Why it failed, for users."""
+        """Why it failed, as a text for users."""
         if self.signal:
             return f"the kernel ends the process that tries it ({signal.Signals(self.signal).name})"
         return os.strerror(self.errno) if self.errno else self.failure
@@ -53,13 +53,13 @@ class _Child:
     deadline: float
     """On the monotonic clock, in seconds."""
     data: bytes = b""
-    """What has arrived of its reply."""
+    """The bytes of its reply that have arrived."""
     running: bool = True
-    """Whether it still has to be killed: it hasn't closed its end of the pipe."""
+    """Whether it has not closed its end of the pipe yet, so that it may have to be killed."""
 
 
 def attempt(action: Callable[[], object]) -> Reply:
-    """Run `action` in a child process and return its reply. It must not block for longer than three seconds."""
+    """Run `action` in a child process and return its reply. After three seconds it is killed."""
     return in_children([action], seconds=3, together=1, groups=False)[0]
 
 
@@ -68,8 +68,8 @@ def in_children(
 ) -> list[Reply]:
     """Run each action in a child process, at most `together` at a time, and return their replies in order.
 
-    Values travel as JSON. An action that takes longer than `seconds` is killed, with all that it has started if
-    `groups` gives each child a process group. After three times `seconds`, no more actions are started.
+    Return values are transferred as JSON. An action that takes longer than `seconds` is killed; with `groups`, each
+    child has a process group, which is killed too. After three times `seconds`, no more actions are started.
     """
     replies = [Reply(failure="there was no time left for it")] * len(actions)
     waiting = list(enumerate(actions))
@@ -92,7 +92,7 @@ def in_children(
 
 
 def _collect_replies(selector: selectors.BaseSelector, replies: list[Reply], seconds: float, groups: bool) -> None:
-    """Wait until a child writes, a child ends or a deadline passes; store the replies that are complete."""
+    """Wait until a child writes or ends, or a deadline passes; store complete replies in `replies`."""
     soonest = min(key.data.deadline for key in selector.get_map().values())
     for key, _ in selector.select(max(0.0, soonest - time.monotonic())):
         data = os.read(key.fd, 1 << 16)

@@ -1,4 +1,4 @@
-"""The list of probes, and running them: each in a child process, with a time limit."""
+"""The list of probes, and `diagnose`, which runs each one in a child process with a time limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provisioner.doctor.importance import with_importance
 from provisioner.filesystem.trust import ALL, NOBODY, TrustedDirectories
 
 _SECONDS = 6.0
-"""The time limit of a probe. Those of the network have shorter limits of their own."""
+"""The time limit of a probe, in seconds. Probes of the network have shorter limits of their own."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Probe:
 
     name: str
     check: Callable[[Site], Finding]
-    """The function that answers it."""
+    """The function that tries it."""
     essential: bool = False
     """Whether the main job can't work without it."""
     needs_scratch: bool = False
@@ -68,7 +68,7 @@ CONTAINER_PROBES = (
     Probe("proot links", termux.check_proot_links),
     Probe(SCRIPT, runtimes.check_start_script, essential=True),
 )
-"""For a directory that provision has made."""
+"""Further probes for a directory that provision has made."""
 NETWORK_PROBES = (Probe("DNS", network.check_dns), Probe("registry", network.check_registry))
 
 
@@ -83,7 +83,8 @@ class Diagnosis:
     def problems(self) -> tuple[Check, ...]:
         """The essential checks that failed, for which the main job can't work here.
 
-        A check without a result doesn't count, nor does the network: there are caches, and other registries.
+        A check without a result doesn't count, nor do those of the network, because there are caches and other
+        registries.
         """
         return tuple(check for check in self.checks if check.essential and check.state == State.NO)
 
@@ -108,7 +109,8 @@ def diagnose(directory: Path, *, offline: bool = False, trust: TrustedDirectorie
         probes = [probe for probe in probes if scratch or not probe.needs_scratch]
         # Those that wait for the network start first, so that the others don't wait for them.
         ordered = sorted(probes, key=lambda probe: probe not in NETWORK_PROBES)
-        # The scratch directory stands for `directory`: where the rule is lifted for that, it is for what is tried here.
+        # The scratch directory is in `existing`, not in `directory`: if `directory` is trusted, it has to be trusted,
+        # too.
         site = Site(existing, scratch, scratch_error, ALL if trust.covers(directory) else trust)
         replies = in_children([partial(_run, probe, site) for probe in ordered], _SECONDS)
     checks = {probe.name: _check(probe, reply) for probe, reply in zip(ordered, replies, strict=True)}
@@ -121,7 +123,8 @@ def diagnose(directory: Path, *, offline: bool = False, trust: TrustedDirectorie
 
 @contextmanager
 def _scratch_directory(parent: Path) -> Iterator[tuple[Path | None, str]]:
-    """Create an empty directory in `parent` for the context; yield it, or None and why it can't be created."""
+    """Create an empty directory in `parent`, yield it, and remove it. Yield None and the reason if that is
+    impossible."""
     path = parent / f".provision-doctor-{os.urandom(8).hex()}"
     try:  # around mkdir too: a signal may arrive as soon as the directory exists
         try:
@@ -139,7 +142,7 @@ def _run(probe: Probe, site: Site) -> dict[str, str]:
 
 
 def _check(probe: Probe, reply: Reply) -> Check:
-    """Return the check of a probe's reply; a probe that failed says nothing about the machine."""
+    """Return the check of a probe's reply. If the probe itself failed, its state is unknown."""
     if not reply.worked:
         return Check.of(probe.name, unknown(f"the probe failed: {reply.reason}"), probe.essential)
     value = reply.value
@@ -147,7 +150,7 @@ def _check(probe: Probe, reply: Reply) -> Check:
 
 
 def _usable_runtimes(checks: Mapping[str, Check]) -> list[str]:
-    """Return the runtimes that work, in start.sh's order, by the checks of what each one needs."""
+    """Return the runtimes for which all necessary checks are ok, in start.sh's order."""
     works = {name for name, check in checks.items() if check.state == State.OK}
     needs = {"chroot": {"chroot", "unshare"}, "proot": {"proot"}, "userns": {"userns", "unshare"}}
     order = runtimes.runtime_order(shows_host=checks["proot paths"].state == State.NO)
@@ -155,7 +158,7 @@ def _usable_runtimes(checks: Mapping[str, Check]) -> list[str]:
 
 
 def _check_runtime(usable: Sequence[str], fix: str) -> Check:
-    """Return the check of which runtime start.sh would choose; `fix` is what to do where there is none."""
+    """Return the check that names the runtime which start.sh would choose. If there is none, its fix is `fix`."""
     if usable:
         return Check("runtime", State.OK, f"start.sh uses {usable[0]}; usable: {', '.join(usable)}", essential=True)
     return Check.of("runtime", no("nothing can start a container here", fix), essential=True)

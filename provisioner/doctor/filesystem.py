@@ -22,11 +22,12 @@ from provisioner.sizes import size_text
 
 _WITHOUT_SYMLINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
 _LEAST_BYTES, _LEAST_INODES = 50 << 20, 5000
-"""What a small distribution needs, with its download."""
+"""The space that a small distribution and its download need."""
 
 
 def check_directory(site: Site) -> Finding:
-    """Check whether the directory can be written to, and what is created there is as provision needs it."""
+    """Check whether the directory can be written to, and whether new files there have the owner and mode of
+    provision."""
     if not site.scratch:
         return no(
             f"{site.directory} can't be written to: {site.scratch_error}",
@@ -41,7 +42,7 @@ def check_directory(site: Site) -> Finding:
 
 
 def check_type(site: Site) -> Finding:
-    """Check whether the type of the file system is one that can hold a distribution."""
+    """Check whether the type of the file system can hold a distribution."""
     mount = mount_of(site.directory)
     if not mount:
         return unknown("its type is unknown")
@@ -51,7 +52,7 @@ def check_type(site: Site) -> Finding:
 
 
 def check_symlinks(site: Site) -> Finding:
-    """Check whether symlinks can be made, which every distribution has."""
+    """Check whether symlinks can be made. Every distribution has some."""
     reply = attempt(lambda: os.symlink("target", _scratch_path(site, "symlink")))
     return ok("work") if reply.worked else no(f"{reply.reason}: a distribution needs them", _other_directory())
 
@@ -97,7 +98,7 @@ def check_attributes(site: Site) -> Finding:
 
 
 def check_devices(site: Site) -> Finding:
-    """Check whether device nodes can be made and opened. start.sh doesn't need that."""
+    """Check whether device nodes can be made and opened. start.sh doesn't need them."""
     instead = "devices of images are left out, start.sh shows this machine's"
     node = _scratch_path(site, "null")
     reply = attempt(lambda: os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(1, 3)))
@@ -108,15 +109,15 @@ def check_devices(site: Site) -> Finding:
 
 
 def check_owners(site: Site) -> Finding:
-    """Check whether files can be given to other users (chown(2))."""
+    """Check whether the owner of files can be changed (chown(2))."""
     file = _scratch_path(site, "owned")
     file.touch()
-    instead = "all files will be yours, and proot pretends the image's owners"
+    instead = "all files will belong to you, and proot emulates the image's owners"
     reply = attempt(lambda: os.chown(file, 1, 1))
     if not reply.worked:
         return no(f"{reply.reason}: {instead}")
     if not Ownership.in_directory(file.parent).exact:
-        return no(f"they can be set, but not all that follows from it works (CAP_FOWNER, CAP_DAC_OVERRIDE): {instead}")
+        return no(f"they can be set, but CAP_FOWNER or CAP_DAC_OVERRIDE is missing: {instead}")
     return ok("can be kept as in the image")
 
 
@@ -133,7 +134,7 @@ def check_space(site: Site) -> Finding:
 
 
 def check_umask(site: Site) -> Finding:
-    """Report the umask, which doesn't matter: provision sets all modes explicitly."""
+    """Report the umask. It never fails, because provision sets all modes explicitly."""
     current = os.umask(0o077)
     os.umask(current)
     return ok(f"{current:04o}; provision sets all modes itself")

@@ -1,4 +1,4 @@
-"""The commands that fix what is missing, in the words of this system's package manager."""
+"""The commands that fix a failed check, with this system's package manager."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NAMES = {
     "libmagic1": {"pkg": "libmagic", "apk": "libmagic", "dnf": "file-libs", "pacman": "file"},
     "qemu-user-static": {"pkg": "qemu-user-{}", "apk": "qemu-{}", "zypper": "qemu-linux-user"},
 }
-"""By Debian's name of a package, its name elsewhere where that differs; empty where there is no such package."""
+"""By Debian's name of a package, its names in other distributions if they differ; empty if it doesn't exist there."""
 
 _TERMUX_EMULATORS = ("aarch64", "arm", "i386", "riscv64", "x86_64")
 """The architectures, by qemu's names, for which Termux has qemu-user."""
 
 
 def is_termux() -> bool:
-    """Return whether this is Termux, or another Android app with a prefix of its own."""
+    """Return whether this is Termux, or another Android app that has a PREFIX."""
     return os.environ.get("PREFIX", "").startswith("/data/")
 
 
@@ -38,9 +38,9 @@ def is_android() -> bool:
 
 
 def install_command(package: str, machine: str = "") -> str:
-    """Return the command that installs `package`, by Debian's name; empty where this system has no such package.
+    """Return the command that installs `package`, Debian's name of it; empty if this system has no such package.
 
-    `machine` is qemu's name of an architecture, for packages that exist once for each.
+    `machine` is qemu's name of an architecture, for packages whose name contains it.
     """
     manager = "pkg" if is_termux() else next((name for name in _MANAGERS if shutil.which(name)), "")
     name = _NAMES.get(package, {}).get(manager, package)
@@ -52,14 +52,14 @@ def install_command(package: str, machine: str = "") -> str:
 
 
 def emulator_fix(machine: str) -> str:
-    """Return what to do for programs of another architecture, by qemu's name."""
+    """Return the fix for running programs of the architecture `machine`, qemu's name of it."""
     if is_termux() and machine not in _TERMUX_EMULATORS:
         return "choose an image for this machine: Termux has no qemu-user for that one"
     return install_command("qemu-user-static", machine)
 
 
 def root_command(command: str) -> str:
-    """Return a command that needs root as this user has to type it."""
+    """Return `command`, which needs root, as this user has to type it."""
     if os.geteuid() == 0:
         return command
     return f"sudo {command}" if shutil.which("sudo") else f"{command} (as root)"

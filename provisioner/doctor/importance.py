@@ -1,4 +1,4 @@
-"""Which findings matter to this user: a runtime that doesn't work is no problem where start.sh uses another one."""
+"""Which checks matter to this user: a runtime that fails is harmless if start.sh uses another one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _RUNTIMES = {
     "unshare": ("chroot", "userns"),
     "subuid": ("userns",),
 }
-"""By the name of a check, the runtimes that it is about."""
+"""By the name of a check, the runtimes that need it."""
 _MINOR = ("attributes", "ping", "bwrap", "qemu", "gzip", "libmagic", "fakeroot")
-"""Checks of what few containers need, or what is only slower without."""
+"""Checks of features that few containers need, or without which provision is only slower."""
 _ROOT_ONLY = ("devices", "owners")
-"""Checks that no user but root can pass, and that start.sh makes up for."""
+"""Checks that only root can pass. start.sh works without them."""
 
 
 def with_importance(checks: Sequence[Check], runtime: str) -> tuple[Check, ...]:
     """Return the checks, with `is_harmless` set for those that failed and need no action.
 
-    `runtime` is the one that start.sh would choose; empty where none works, so that all of them matter.
+    `runtime` is the one that start.sh would choose. If it is empty, none works, and all failures matter.
     """
     return tuple(replace(check, is_harmless=_is_harmless(check, runtime)) for check in checks)
 
@@ -44,8 +44,8 @@ def _is_harmless(check: Check, runtime: str) -> bool:
 def by_importance(checks: Sequence[Check]) -> list[Check]:
     """Return the checks in the order in which users need them.
 
-    First those that keep provision from working, then other failures, what is unknown, the runtime and all that works;
-    failures that are harmless last.
+    The order: failures of essential checks, other failures, unknown results, the runtime, successful checks, harmless
+    failures.
     """
     return sorted(checks, key=_rank)
 

@@ -26,7 +26,7 @@ _LIMITS = (
 """Kernel settings that forbid user namespaces: name, value that forbids them, value that allows them."""
 
 
-# Android 12L and later have a switch; Android 12 has only the number.
+# Android 12L and later have a setting that turns the limit off; Android 12 can only raise it.
 _PHANTOM = 'adb shell "settings put global settings_enable_monitor_phantom_procs false"'
 _PHANTOM_12 = (
     'adb shell "device_config set_sync_disabled_for_tests persistent; '
@@ -35,7 +35,7 @@ _PHANTOM_12 = (
 
 
 def check_unshare(site: Site) -> Finding:
-    """Check whether the programs are installed with which start.sh creates namespaces."""
+    """Check whether the programs are installed that start.sh uses to create namespaces."""
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     missing = [name for name in ("unshare", "mount", "chroot") if not shutil.which(name, path=path)]
     if not missing:
@@ -85,7 +85,7 @@ def check_subordinate_ids(site: Site) -> Finding:
 
 
 def check_bubblewrap(site: Site) -> Finding:
-    """Check whether bwrap works, which start.sh uses for user namespaces."""
+    """Check whether bwrap works, which start.sh can use for user namespaces without the static helper."""
     program = shutil.which("bwrap")
     if not program:
         return no(
@@ -116,7 +116,7 @@ def check_phantom_processes(site: Site) -> Finding:
 
 
 def _android_setting(*command: str) -> str:
-    """Return what an Android program prints; empty where it is missing or fails."""
+    """Return the output of an Android program; empty if the program is missing or fails."""
     program = shutil.which(command[0], path=f"{os.environ.get('PATH', os.defpath)}:/system/bin")
     status, output = run_program(program, *command[1:]) if program else (1, "")
     return output if status == 0 else ""
@@ -132,7 +132,7 @@ def _user_name() -> str:
 
 
 def _forbidding_setting() -> tuple[str, str]:
-    """Return the kernel's setting that forbids user namespaces, and the command that helps; both may be empty."""
+    """Return the kernel's setting that forbids user namespaces, and the command that allows them; both may be empty."""
     if is_android():
         return "", ""  # apps never get user namespaces
     for setting, forbids, allows in _LIMITS:

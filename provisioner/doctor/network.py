@@ -1,4 +1,4 @@
-"""Probes of the network: whether the name of Docker Hub can be resolved, and whether it answers."""
+"""Probes of the network: whether the name of Docker Hub's registry can be resolved, and whether it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probes of what guests of proot see and can do."""
+"""Probes of what programs in proot can see and do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from provisioner.launch.proot_probe import CALLS, WORKS, proot_probe
 def check_proot_paths(site: Site) -> Finding:
     """Check whether proot translates the paths of newer system calls, or whether start.sh's filter refuses these.
 
-    Programs would see files of the host by them: Debian's and Ubuntu's proot 5.1.0 is older than statx(2).
+    By untranslated calls, programs can see files of the host. Debian's and Ubuntu's proot 5.1.0 is older than statx(2).
     """
     program = shutil.which("proot")
     if not program:
@@ -45,7 +45,7 @@ def check_proot_paths(site: Site) -> Finding:
 
 
 def check_ping(site: Site) -> Finding:
-    """Check whether users may send ICMP echo requests, without which ping fails in proot and userns."""
+    """Check whether this user may send ICMP echo requests, which ping needs in proot and userns."""
     try:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
     except PermissionError:
@@ -59,10 +59,10 @@ def check_ping(site: Site) -> Finding:
 
 
 def try_start(program: str, site: Site, env: Mapping[str, str]) -> tuple[int, str]:
-    """Start the probe in proot, as start.sh does to learn whether this proot starts anything; return its status and
-    output. The status is `WORKS` or more where it has started.
+    """Run the proot probe in proot, as start.sh does; return its exit status and output.
 
-    Raises MachineError where there is no probe for this machine, and OSError where it can't be written.
+    If proot could start it, the status is `WORKS` or more. Raises MachineError if there is no probe for this machine,
+    and OSError if it can't be written.
     """
     content = proot_probe(host_platform())
     with ExitStack() as stack:
@@ -70,7 +70,7 @@ def try_start(program: str, site: Site, env: Mapping[str, str]) -> tuple[int, st
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
         (root / "proot-probe").write_bytes(content)
         (root / "proot-probe").chmod(0o755)
-        # The host has no such file at its root.
+        # Without translation the path would be /proot-probe of the host, which doesn't exist.
         return run_program(program, "-v", "-1", "-r", root, "-w", "/", "/proot-probe", "/proot-probe", env=env)
 
 
@@ -80,7 +80,7 @@ def has_started(status: int) -> bool:
 
 
 def _untranslated_calls(program: str, site: Site) -> list[str] | None:
-    """Return the calls that this proot makes with the host's paths, None where it doesn't work. Raises OSError."""
+    """Return the calls whose paths this proot doesn't translate, or None if proot fails. Raises OSError."""
     env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     status, _ = try_start(program, site, env)
     if not has_started(status):

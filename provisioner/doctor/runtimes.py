@@ -38,11 +38,11 @@ QEMU = {
 """qemu's names of architectures, by those of the OCI image-spec (GOARCH)."""
 
 _MAYBE_NATIVE = {("386", "amd64"), ("arm", "arm64")}
-"""Pairs of the image's and the machine's architecture where many kernels run such programs themselves."""
+"""Pairs of an image's and a machine's architecture for which many kernels need no qemu."""
 
 
 def check_proot(site: Site) -> Finding:
-    """Check whether proot is installed and can run a program, with its own use of seccomp or without."""
+    """Check whether proot is installed and can run a program, with or without its use of seccomp."""
     program = shutil.which("proot")
     if not program:
         return no("missing: it starts containers without root", install_command("proot"))
@@ -77,7 +77,7 @@ def check_proot_seccomp(site: Site) -> Finding:
 
 
 def check_emulators(site: Site) -> Finding:
-    """Check which architectures qemu can run: in proot by its programs, in chroot and userns by binfmt_misc."""
+    """Check which architectures qemu can emulate: in proot by its programs, in chroot and userns by binfmt_misc."""
     foreign = [name for name in QEMU.values() if name != os.uname().machine]
     programs = [name for name in foreign if find_emulator(name)]
     kernel = [name for name in foreign if _has_binfmt(name)]
@@ -122,7 +122,7 @@ def check_start_script(site: Site) -> Finding:
     temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
     trusted = {"PROVISION_TRUST_DIR": "*"} if site.trust.covers(site.directory) else {}
     environment = {**os.environ, **temporary, **trusted}
-    # Older ones don't know --verbose.
+    # An older start.sh has no --verbose.
     verbose = ["--verbose"] if b"--verbose)" in script.read_bytes() else []
     status, output = run_program(shutil.which("sh") or "/bin/sh", script, "--print", *verbose, env=environment)
     passed_over = re.findall(r"^start\.sh: (not (?:chroot|proot|userns): .*)$", output, re.MULTILINE)
@@ -141,24 +141,24 @@ def check_start_script(site: Site) -> Finding:
 
 
 def runtime_order(*, shows_host: bool) -> list[str]:
-    """Return the runtimes in the order in which start.sh tries them on this machine, in a DIR that is new.
+    """Return the runtimes in the order in which start.sh tries them on this machine, for a new DIR.
 
-    `shows_host`: whether programs in proot see files of the host, and no filter prevents it.
+    `shows_host` says whether programs in proot can see files of the host, and no filter prevents that.
     """
     names = {file.name for file in runtime_files(host_platform())}
-    # Root's containers may have several owners, and apps of Android get no user namespaces.
+    # Files in root's containers may have several owners, and Android's apps can't make user namespaces.
     if os.geteuid() != 0 and not is_android() and {HELPER, EMULATION_FILTER} <= names:
         return ["chroot", "userns", "proot"]
     return ["chroot", "userns", "proot"] if shows_host else ["chroot", "proot", "userns"]
 
 
 def find_emulator(name: str) -> str | None:
-    """Return the path of qemu's program for an architecture, by qemu's name; None where it is missing."""
+    """Return the path of the qemu for the architecture `name` (qemu's), or None if it is not installed."""
     return shutil.which(f"qemu-{name}-static") or shutil.which(f"qemu-{name}")
 
 
 def _has_binfmt(name: str) -> bool:
-    """Return whether binfmt_misc starts qemu, also where the guest doesn't see qemu's file (flag F)."""
+    """Return whether binfmt_misc starts qemu with the flag F, so that qemu's file need not be in the rootfs."""
     try:
         text = Path(f"/proc/sys/fs/binfmt_misc/qemu-{name}").read_text()
     except OSError:
@@ -167,16 +167,16 @@ def _has_binfmt(name: str) -> bool:
 
 
 def _run_in_proot(program: str, site: Site, no_seccomp: bool) -> tuple[int, str]:
-    """Start a program in proot, then chown(1) as fake root; return the exit status and the first line of the output.
+    """Run a program in proot, then chown(1) with emulated root; return exit status and first line of output.
 
-    The latter works only if proot sees a system call before the kernel refuses it.
+    The chown works only if proot intercepts a system call before the kernel refuses it.
     """
     env = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "PROOT_NO_SECCOMP")}
     if no_seccomp:
         env["PROOT_NO_SECCOMP"] = "1"
     if not os.path.isdir("/tmp") and site.scratch:
         env.setdefault("PROOT_TMP_DIR", os.environ.get("TMPDIR") or str(site.scratch))
-    # What start.sh tries. An app is not asked: Android may end a program for such a call.
+    # The same trial as start.sh's. An app on Android doesn't try: Android may kill a program for such a call.
     if not is_termux():
         with suppress(MachineError, OSError):
             status, output = try_start(program, site, env)
@@ -185,7 +185,7 @@ def _run_in_proot(program: str, site: Site, no_seccomp: bool) -> tuple[int, str]
     shell, chown = shutil.which("sh") or "/bin/sh", shutil.which("chown") or "/bin/chown"
     script = 'true >"$1/owned" && "$0" 1:1 "$1/owned" && [ -e /proc/self ]'
     with ExitStack() as stack:
-        # Never a name in /tmp that others could know before: they would have put a symlink there.
+        # A predictable name in /tmp could be another user's symlink.
         directory = site.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-doctor-"))
         status, output = run_program(program, "-0", "-w", "/", shell, "-c", script, chown, directory, env=env)
     return status, output.partition("\n")[0]

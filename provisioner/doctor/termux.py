@@ -1,4 +1,4 @@
-"""Probes of what is special to Termux: its proot, and 32-bit programs on its chips."""
+"""Probes for Termux: the limits of its proot, its symlinks for hard links, and 32-bit programs."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _PROGRAMS = {
     "386": (3, 0, bytes.fromhex("b801000000 31db cd80 000000")),
     "arm": (40, 5 << 24, bytes.fromhex("0170a0e3 0000a0e3 000000ef")),
 }
-"""By architecture: ELF's number for it, its flags, and machine code."""
+"""By architecture: e_machine and e_flags of the ELF header, and machine code."""
 
 
 def check_proot_limits(site: Site) -> Finding:
-    """Name what is broken in Termux's proot itself, so that nobody looks for the cause in a container."""
+    """Describe the faults of Termux's proot itself, which aren't the container's."""
     program = shutil.which("proot")
     if not program:
         return unknown("there is no proot")
     if "--link2symlink" not in run_program(program, "--help")[1]:
         return ok("this is not Termux's")
     return ok(
-        "Termux's: a program that writes to a pipe goes on when nobody reads any more (`yes | head -1`), chown is not"
-        " seen afterwards, hard links seem to be another user's; docs/termux-proot.md says what helps"
+        "Termux's: a program that writes to a pipe doesn't end when the reader ends (`yes | head -1`), chown has no"
+        " effect, hard links seem to belong to another user; see docs/termux-proot.md"
     )
 
 
 def check_proot_links(site: Site) -> Finding:
-    """Check the hard links that were made in DIR by Termux's proot, which are symlinks by absolute paths."""
+    """Check the hard links that Termux's proot has made in DIR: they are symlinks with absolute paths."""
     try:
         links = find_links(site.directory)
     except OSError as error:
@@ -72,7 +72,7 @@ def check_proot_links(site: Site) -> Finding:
 
 
 def runs_32_bit(architecture: str, site: Site) -> bool:
-    """Return whether the kernel runs programs for a 32-bit `architecture` (386 or arm), by running a tiny one."""
+    """Return whether the kernel runs programs for the 32-bit `architecture` (386 or arm), by running one."""
     machine, flags, code = _PROGRAMS[architecture]
     ident = b"\x7fELF\1\1\1".ljust(16, b"\0")
     start, size = 0x100000, 84 + len(code)

@@ -15,12 +15,12 @@ from provisioner.doctor.children import run_program
 from provisioner.doctor.fixes import install_command, is_android
 
 _ISAL_MACHINES = ("x86_64", "aarch64")
-"""The machines for which isal has wheels, all of 64 bits: a userland of 32 bits may run on their kernels."""
+"""The machines for which isal has wheels. They are 64-bit, but a 32-bit userland may run on their kernels."""
 _OPTIONAL_CALLS = ("link", "setxattr", "mknod", "chroot")
 
 
 def check_python(site: Site) -> Finding:
-    """Report which Python this is, and which optional system calls it lacks."""
+    """Report Python's version and path, and the optional functions of `os` that it lacks."""
     missing = [f"os.{name}" for name in _OPTIONAL_CALLS if not hasattr(os, name)]
     version = f"{platform.python_version()} at {os.path.realpath(sys.executable)}"
     return ok(f"{version}; without {', '.join(missing)}, which provision does without" if missing else version)

@@ -10,12 +10,12 @@ from provisioner.image.keys import CONFIG
 from provisioner.image.platform import Platform, host_platform
 
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""The PATH of Debian's and Alpine's images, for containers whose image states none, as those of rootfs archives."""
+"""The PATH of Debian's and Alpine's images. It is used if an image states none, such as one of a rootfs archive."""
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """The fields of a config that matter here. A field that the config doesn't have is empty."""
+    """The fields of a config that provision uses. A field that the config lacks is empty."""
 
     platform: Platform
     diff_ids: tuple[Digest, ...]
@@ -31,14 +31,14 @@ class ImageConfig:
     labels: tuple[tuple[str, str], ...] = ()  # name and value, sorted
     created: str = ""  # RFC 3339
     states_platform: bool = True
-    """Whether the config itself names the platform."""
+    """Whether the config itself states the platform."""
 
     @classmethod
     def from_json(cls, data: bytes, platform: Platform | None = None) -> ImageConfig:
         """Return the config that these bytes hold. Raises MalformedImage.
 
-        Where the config names no architecture, `platform` is assumed, or without it this machine's. Raises MachineError
-        where no images are made for that.
+        If the config states no architecture, `platform` is assumed, by default this machine's. Raises MachineError if
+        no images exist for this machine.
         """
         fields = JsonObject(parse_document(data, "config", CONFIG), "config")
         rootfs = JsonObject(fields.value.get("rootfs"), "config.rootfs")

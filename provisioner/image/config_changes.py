@@ -27,12 +27,12 @@ class ConfigChange:
     """One instruction."""
 
     name: str
-    """In capitals, such as CMD."""
+    """The instruction in capitals, such as CMD."""
     value: str
 
     @classmethod
     def parse(cls, text: str) -> ConfigChange:
-        """Return the instruction in a text such as `CMD ["nginx"]`. Raises UsageError for other ones."""
+        """Return the instruction in a text such as `CMD ["nginx"]`. Raises UsageError for any other text."""
         name, _, value = text.strip().partition(" ")
         change = cls(name.upper(), value.strip())
         if change.name not in _INSTRUCTIONS:
@@ -44,9 +44,9 @@ class ConfigChange:
         return change
 
     def apply(self, run: dict[str, Any], *, has_command: bool) -> None:
-        """Change `run`, the object `config` of an image's config. Raises UsageError.
+        """Apply the instruction to `run`, the object `config` of an image's config. Raises UsageError.
 
-        `has_command` is whether a CMD was set by another change: ENTRYPOINT alone removes that of the image.
+        `has_command` says whether an earlier change has set CMD. If none has, ENTRYPOINT removes the image's CMD.
         """
         if not self.value and self.name not in ("CMD", "ENTRYPOINT"):
             raise self.error("it has no value")
@@ -55,12 +55,12 @@ class ConfigChange:
             run.pop("Cmd", None)
 
     def words(self, run: Mapping[str, Any]) -> list[str]:
-        """Return the words of the value, without quotes, and with the variables of the image in their places."""
+        """Return the words of the value, with quotes removed and the image's variables expanded. Raises UsageError."""
         if "".join(_WORD.split(self.value)).strip():
             raise self.error("a quote isn't closed")
         env = dict(text.split("=", 1) for text in run.get("Env") or () if "=" in text)
         return [
-            "".join(_unquoted(piece.groups(), env) for piece in _PIECE.finditer(word))
+            "".join(_unquote(piece.groups(), env) for piece in _PIECE.finditer(word))
             for word in _WORD.findall(self.value)
         ]
 
@@ -81,17 +81,17 @@ class ConfigChange:
         except (ValueError, RecursionError):
             return None
         if isinstance(words, list) and not all(isinstance(word, str) for word in words):
-            raise self.error("its list has more than texts")
+            raise self.error("its list may only have texts")
         return words
 
     def error(self, why: str) -> UsageError:
-        """Return the error for a value that can't be used."""
+        """Return the error for an invalid value, with the reason `why`."""
         shown = printable(f"{self.name} {self.value}")[:100]
         return UsageError(f"--change {shown!r}: {why}", "it is written as in a Dockerfile: --change 'CMD [\"nginx\"]'")
 
 
 def apply_changes(run: Mapping[str, Any], changes: Sequence[ConfigChange]) -> dict[str, Any]:
-    """Return the object `config` of an image's config with changes. Raises UsageError."""
+    """Return `run`, the object `config` of an image's config, with the changes applied. Raises UsageError."""
     changed = dict(run)
     has_command = False
     for change in changes:
@@ -100,8 +100,8 @@ def apply_changes(run: Mapping[str, Any], changes: Sequence[ConfigChange]) -> di
     return changed
 
 
-def _unquoted(piece: Sequence[str | None], env: Mapping[str, str]) -> str:
-    """Return a piece of a word, which is in single quotes, in double quotes, escaped, or none of these."""
+def _unquote(piece: Sequence[str | None], env: Mapping[str, str]) -> str:
+    """Return the text of a piece of a word: single-quoted, double-quoted, escaped, or plain."""
     single, double, escaped, plain = piece
     if single is not None:
         return single
@@ -112,7 +112,7 @@ def _unquoted(piece: Sequence[str | None], env: Mapping[str, str]) -> str:
 
 
 def _value(found: re.Match[str], env: Mapping[str, str]) -> str:
-    """Return what `$NAME`, `${NAME}`, `${NAME:-WORD}` or `${NAME:+WORD}` stands for."""
+    """Return the value of `$NAME`, `${NAME}`, `${NAME:-WORD}` or `${NAME:+WORD}`."""
     value, operator, word = env.get(found[2] or found[5], ""), found[3], found[4]
     if operator == "-":
         return value or word
@@ -120,7 +120,7 @@ def _value(found: re.Match[str], env: Mapping[str, str]) -> str:
 
 
 def _set_command(key: str) -> Callable[[ConfigChange, dict[str, Any]], None]:
-    """Return what sets CMD or ENTRYPOINT, from a list in JSON or from a line for the shell."""
+    """Return a function that sets CMD or ENTRYPOINT from a JSON list or from a command line for the shell."""
 
     def set_command(change: ConfigChange, run: dict[str, Any]) -> None:
         words, shell = change.json_words(), run.get("Shell")
@@ -180,7 +180,7 @@ def _set_text(key: str) -> Callable[[ConfigChange, dict[str, Any]], None]:
 
 
 def _set_directory(change: ConfigChange, run: dict[str, Any]) -> None:
-    """Set the working directory; a relative one is below the one that was set."""
+    """Set the working directory; a relative one is relative to the former one."""
     path = " ".join(change.words(run))
     above = run.get("WorkingDir") or "/"
     run["WorkingDir"] = posixpath.normpath(posixpath.join("/", above, path)).replace("//", "/")
@@ -191,7 +191,7 @@ def _set_stop_signal(change: ConfigChange, run: dict[str, Any]) -> None:
     name = run["StopSignal"].upper().removeprefix("SIG")
     is_number = name.isdecimal() and 0 < int(name) <= _LAST_SIGNAL
     if not is_number and f"SIG{name}" not in signal.Signals.__members__ and not _REAL_TIME.fullmatch(name):
-        raise change.error("it is no signal")
+        raise change.error("it is not a signal")
 
 
 def _set_shell(change: ConfigChange, run: dict[str, Any]) -> None:
@@ -202,7 +202,7 @@ def _set_shell(change: ConfigChange, run: dict[str, Any]) -> None:
 
 
 def _set_health_check(change: ConfigChange, run: dict[str, Any]) -> None:
-    """Set the command that says whether a container is well, as Docker's config has it; times are in nanoseconds."""
+    """Set the object `Healthcheck` of Docker's config; its times are in nanoseconds."""
     rest, check = change.value, dict[str, Any]()
     while option := _OPTION.match(rest):
         key = _HEALTH_OPTIONS.get(option[1])
@@ -226,7 +226,7 @@ def _set_health_check(change: ConfigChange, run: dict[str, Any]) -> None:
 
 
 def _nanoseconds(text: str) -> int | None:
-    """Return a duration as Go writes it, such as `1m30s`; None where it is none."""
+    """Return a duration in Go's notation, such as `1m30s`, in nanoseconds; None if the text is none."""
     if text == "0":
         return 0
     parts = _DURATION.findall(text)

@@ -1,4 +1,4 @@
-"""Makes an image from another one: with one more layer, or one in place of all, and with changes of its config."""
+"""Makes an image from another one: adds a layer, or replaces all layers by one, and changes the config."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TYPES = {
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     ),
 }
-"""The media types of layers, OCI's with Docker's."""
+"""OCI's media types of layers, each with Docker's."""
 _OCI_TYPES = {docker: oci for oci, docker in _TYPES.items()}
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 BASE_NAME, _BASE_DIGEST = "org.opencontainers.image.base.name", "org.opencontainers.image.base.digest"
@@ -39,18 +39,18 @@ class AddedLayer:
 
 @dataclass(frozen=True)
 class Derivation:
-    """What an image is to be made of another one."""
+    """The difference between an image and the one from which it is made."""
 
     layer: AddedLayer | None
-    """None where no file differs."""
+    """The layer to add; None if no file differs."""
     squash: bool
-    """Whether the layer is all of the image, and not the topmost one."""
+    """Whether the layer replaces all layers, instead of being added as the topmost one."""
     changes: Sequence[ConfigChange]
     comment: str
     created: int
     """In seconds since 1970."""
     base_name: str
-    """The reference of the image it is made from; empty where that is no image of a registry."""
+    """The reference of the other image; empty if that isn't an image of a registry."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,25 @@ class DerivedImage:
 
     manifest: bytes
     media_type: str
-    """That of the manifest."""
+    """The media type of the manifest."""
     config: bytes
     config_descriptor: Descriptor
     layers: tuple[Descriptor, ...]
     """From the lowest to the topmost."""
     platform: dict[str, str]
-    """As an index states it."""
+    """The object `platform` for an index."""
 
     @property
     def descriptor(self) -> Descriptor:
-        """Return that of the manifest."""
+        """Return the descriptor of the manifest."""
         return Descriptor(self.media_type, Digest.of(self.manifest), len(self.manifest))
 
 
 def derive(image: Image, derivation: Derivation, *, only_oci: bool) -> DerivedImage:
-    """Return the image that is made of `image`, in its format, Docker's or OCI's; with `only_oci`, always in OCI's.
+    """Return an image made from `image` as `derivation` says, in the same format, or with `only_oci` in OCI's.
 
-    Without a layer and changes these are the documents of `image` itself, as far as the format allows that. Raises
-    UsageError for a change that can't be made.
+    Without a layer and changes, the documents are those of `image`, if the format is the same. Raises UsageError for an
+    invalid change.
     """
     is_docker = image.manifest.config.media_type == DOCKER_CONFIG
     base = json.loads(image.manifest_bytes)
@@ -86,7 +86,7 @@ def derive(image: Image, derivation: Derivation, *, only_oci: bool) -> DerivedIm
     platform = {"architecture": image.config.platform.architecture, "os": image.config.platform.os}
     if image.config.platform.variant:
         platform["variant"] = image.config.platform.variant
-    own = base.get("mediaType") or ("" if is_docker else OCI_MANIFEST)  # OCI's need not state it
+    own = base.get("mediaType") or ("" if is_docker else OCI_MANIFEST)  # OCI's may lack it
     if is_same and not (only_oci and is_docker) and own in (DOCKER_MANIFEST, OCI_MANIFEST):
         return DerivedImage(image.manifest_bytes, own, config, image.manifest.config, image.manifest.layers, platform)
     is_docker = is_docker and not only_oci
@@ -105,7 +105,7 @@ def derive(image: Image, derivation: Derivation, *, only_oci: bool) -> DerivedIm
 
 
 def _config(image: Image, derivation: Derivation) -> bytes:
-    """Return the config of the new image: all that the other one has, and what is new."""
+    """Return the config of the new image: all fields of the other one, with the changes, diff_id and history entry."""
     config = json.loads(image.config_bytes)
     platform, created = image.config.platform, _date(derivation.created)
     config |= {"architecture": platform.architecture, "os": platform.os}
@@ -133,7 +133,8 @@ def _created_by(derivation: Derivation) -> str:
 
 
 def _history(history: Any, layers: int, squash: bool) -> list[Any]:
-    """Return the history of the other image, with an entry for each of its `layers`, as the specification wants it."""
+    """Return the other image's history with exactly one non-empty entry for each of `layers` (image-spec,
+    config.md)."""
     entries = [dict(entry) for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
     if squash:
         return [{**entry, "empty_layer": True} for entry in entries]
@@ -156,7 +157,7 @@ def _describe(media_type: str, digest: Digest, size: int) -> dict[str, Any]:
 
 
 def _in_format(layer: dict[str, Any], is_docker: bool) -> dict[str, Any]:
-    """Return a descriptor with the media type of one format in place of that of the other."""
+    """Return the descriptor with its media type translated to Docker's or OCI's format."""
     own = str(layer.get("mediaType", ""))
     return {**layer, "mediaType": (_TYPES if is_docker else _OCI_TYPES).get(own, own)}
 

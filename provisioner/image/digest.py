@@ -1,4 +1,4 @@
-"""Content digests (OCI image-spec, descriptor.md), and checks of bytes against them."""
+"""Content digests (OCI image-spec, descriptor.md), and the verification of bytes by them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 from provisioner.errors import MalformedImage
 
 CHUNK = 1 << 18
-"""Bytes to read, hash and write at a time."""
+"""The number of bytes that are read, hashed and written at a time."""
 
 _LENGTHS = {"sha256": 64, "sha512": 128}
 
@@ -59,7 +59,7 @@ class Digest:
 
 
 class Mismatch(MalformedImage):
-    """Streamed bytes don't have the digest or the size that was announced."""
+    """A stream doesn't have the digest or the size of its descriptor."""
 
 
 def verify(data: bytes, digest: Digest, size: int | None, what: str) -> None:
@@ -73,10 +73,10 @@ def verify(data: bytes, digest: Digest, size: int | None, what: str) -> None:
 
 
 def verified_chunks(chunks: Iterable[bytes], digest: Digest, size: int | None, what: str) -> Iterator[bytes]:
-    """Yield `chunks` while hashing them. They are verified when this has ended without an error.
+    """Yield `chunks` and hash them. They are verified when the iterator ends without an error.
 
-    Raises Mismatch as soon as there are more than `size` bytes (None: unknown), or at the end where there are fewer or
-    they don't have the digest. `what` names the content.
+    Raises Mismatch as soon as there are more than `size` bytes (None: unknown), and at the end if there are fewer, or
+    if they don't have the digest. `what` names the content in errors.
     """
     hasher, count = digest.hasher(), 0
     for chunk in chunks:

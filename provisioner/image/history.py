@@ -1,4 +1,4 @@
-"""What made each layer of an image, by the history in its config (image-spec, config.md)."""
+"""The commands that made the layers of an image, from the history in its config (image-spec, config.md)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 from typing import Any
 
 _SHELL = re.compile(r"^(?:RUN )?(?:\|\d+ .*? )?/bin/(?:ba)?sh -c (?:#\(nop\) +)?|^(?:RUN|/bin/sh -c) ")
-"""What docker and BuildKit put in front of an instruction's words."""
+"""The prefixes that docker and BuildKit add to an instruction."""
 _COPIED = re.compile(r"\b((?:file|dir|multi):[0-9a-f]{12})[0-9a-f]{52}\b")
-"""What docker and buildah call files that were copied: by their digest."""
+"""The names that docker and buildah give to copied files, with their digest."""
 
 
 def layer_commands(config: bytes, layers: int) -> tuple[str, ...]:
     """Return the command or instruction that made each of an image's layers, from the lowest up, on one line each.
 
-    `config` is the config as JSON, which has been parsed before. The texts are empty where its history doesn't fit the
-    number of layers, or doesn't say it.
+    `config` is the config as valid JSON. The texts are empty if its history is missing, or has another number of
+    layers.
     """
     document: Any = json.loads(config.decode(errors="replace"))
     entries = document.get("history")
@@ -31,7 +31,7 @@ def short_command(command: str) -> str:
 
 
 def _command(text: object) -> str:
-    """Return the words of an instruction without what builders add to them."""
+    """Return an instruction without the prefix and suffix that builders add."""
     if not isinstance(text, str):
         return ""
     return " ".join(_SHELL.sub("", text).removesuffix("# buildkit").split())

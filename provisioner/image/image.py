@@ -15,26 +15,27 @@ from provisioner.image.platform import Platform
 
 @dataclass(frozen=True)
 class RootfsArchive:
-    """How a file holds a whole root file system: an archive that is no layer of an image, and has no whiteouts."""
+    """The form of a file with a whole root file system: an archive without whiteouts, not a layer of an image."""
 
     root: bytes = b""
-    """The path of the root directory in the archive; empty where that is the archive's own root."""
+    """The path of the root directory in the archive; empty if it is the archive's own root."""
     is_converted: bool = False
-    """Whether the file, verified before, becomes an archive only while it is read, which this process has to do."""
+    """Whether this process has to convert the verified file to an archive while reading it."""
     is_guess: bool = False
-    """Whether nobody says that it is a root file system: it is refused where it is an archive of images too."""
+    """Whether the user has not said that it is a root file system: it is refused if it also is an archive of images."""
     unpacked_size: int = 0
-    """The bytes of all files, with their holes, where that is known before they are read."""
+    """The size of all files in bytes, including holes, if that is known before they are read; else 0."""
     needs_end: bool = False
-    """Whether only the empty blocks at the end of an archive say that it is whole: no digest, and no compression."""
+    """Whether only the zero blocks at its end show that the archive is complete: it has no digest and no
+    compression."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of an image, or a rootfs archive in place of all layers."""
+    """One layer of an image, or a rootfs archive instead of all layers."""
 
-    blob: Descriptor  # the archive as it is downloaded, most often compressed
-    diff_id: Digest | None  # of the uncompressed archive; None where nobody states it, as for a rootfs archive
+    blob: Descriptor  # the archive as it is downloaded, usually compressed
+    diff_id: Digest | None  # of the uncompressed archive; None for a rootfs archive
     rootfs: RootfsArchive | None = None  # None for a layer of an image
 
 
@@ -43,12 +44,12 @@ class Image:
     """An image for one platform. All its documents are verified."""
 
     digest: Digest  # of the manifest
-    index_digest: Digest | None  # of the index that the reference names; None where it names the manifest
+    index_digest: Digest | None  # of the index that the reference names; None if it names the manifest
     manifest: Manifest
     manifest_bytes: bytes  # as the registry served it
     config: ImageConfig
     config_bytes: bytes  # as the registry served it
-    rootfs: RootfsArchive | None = None  # where the only layer is a rootfs archive, whose documents are made here
+    rootfs: RootfsArchive | None = None  # for a rootfs archive, whose documents `of_rootfs` makes
 
     @classmethod
     def from_documents(
@@ -59,10 +60,10 @@ class Image:
         platform: Platform | None = None,
         assumed: Platform | None = None,
     ) -> Image:
-        """Return the image of a manifest and its config. Raises MalformedImage where they don't belong together.
+        """Return the image of a manifest and its config. Raises MalformedImage if they don't belong together.
 
-        `platform` is what the index states. It overrides the config, which often lacks the variant of arm. Where
-        neither states one, it is `assumed`, by default this machine's.
+        `platform` is the one that the index states. It overrides the config, which often lacks the variant of arm. If
+        neither states one, the platform is `assumed`, by default this machine's.
         """
         manifest = Manifest.from_json(manifest_bytes)
         verify(config_bytes, manifest.config.digest, manifest.config.size, "config")
@@ -77,9 +78,10 @@ class Image:
     def of_rootfs(
         cls, blob: Descriptor, rootfs: RootfsArchive, platform: Platform, command: tuple[str, ...] = ()
     ) -> Image:
-        """Return an image of a rootfs archive alone, the file of which is `blob`.
+        """Return the image of a rootfs archive, whose file is `blob`.
 
-        Its documents are the same each time. Its digest is that of the file, whatever it is assumed to be for.
+        The same arguments give the same documents. The image's digest is that of the file, for any platform and
+        command.
         """
         names = {"architecture": platform.architecture, "os": platform.os, "variant": platform.variant}
         run = {"Cmd": list(command), "Env": [f"PATH={USUAL_PATH}"]}
@@ -94,7 +96,7 @@ class Image:
     def from_rootfs_documents(
         cls, manifest_bytes: bytes, config_bytes: bytes, rootfs: RootfsArchive = RootfsArchive()
     ) -> Image:
-        """Return the image that `of_rootfs` has returned, from its documents. Raises MalformedImage."""
+        """Return the image of documents that `of_rootfs` has made. Raises MalformedImage."""
         manifest = Manifest.from_json(manifest_bytes)
         verify(config_bytes, manifest.config.digest, manifest.config.size, "config")
         if len(manifest.layers) != 1:
@@ -113,7 +115,7 @@ class Image:
 
     @property
     def download_size(self) -> int:
-        """Return the bytes of all layers as they are downloaded (see Manifest)."""
+        """Return the size in bytes of all layers as they are downloaded, each blob once."""
         return self.manifest.download_size
 
 
@@ -122,7 +124,7 @@ def _to_json(document: dict[str, Any]) -> bytes:
 
 
 def _read_config(data: bytes, manifest: Manifest, assumed: Platform | None) -> ImageConfig:
-    """Return the config of `manifest`. Raises MalformedImage; one without a media type is judged by its content."""
+    """Return the config of `manifest`. Raises MalformedImage. If its media type is vague, its content decides."""
     try:
         return ImageConfig.from_json(data, assumed)
     except MalformedImage as error:
@@ -130,5 +132,5 @@ def _read_config(data: bytes, manifest: Manifest, assumed: Platform | None) -> I
         if media_type in CONFIG_TYPES:
             raise
         kind = f", of the type {media_type[:100]!r}," if media_type else ""
-        what = f"this is no container image: its config{kind} is none of an image ({error.message})"
+        what = f"this is not a container image: its config{kind} is not an image's ({error.message})"
         raise MalformedImage(what, "name a container image") from None

@@ -1,7 +1,7 @@
-"""Keys of documents that tools may read differently: written twice, or in capitals that differ from the specification.
+"""Refuses documents with keys that tools may read differently: repeated keys, and keys in another case.
 
-Of two equal keys some tools take the first and some the last; Go's tools take `Layers` for `layers`. So one document
-would be two images. Only fields that the OCI image-spec names matter, since all other keys are anybody's.
+Of two equal keys, some tools use the first and some the last; tools in Go read `Layers` as `layers`. So one document
+could be two images. Only fields of the OCI image-spec are checked, since other keys have no common meaning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from provisioner.errors import MalformedImage
 from provisioner.terminal.escaping import printable
 
 Fields = Mapping[str, Any]
-"""The fields of an object: name to the fields of the objects in it, empty where its keys are free or it has none."""
+"""The fields of an object: for each name, the fields of the object in it; empty if that isn't checked."""
 
 
 def _fields(names: str, **nested: Fields) -> Fields:
@@ -50,14 +50,14 @@ CONFIG = _fields(
 
 
 class RepeatingObject(dict[str, Any]):
-    """A JSON object that has keys more than once, with their last values."""
+    """A JSON object with repeated keys. Each key has its last value."""
 
     repeated: frozenset[str]
-    """These keys."""
+    """The keys that occur more than once."""
 
 
 def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object of its keys and values: `object_pairs_hook` of `json.loads`."""
+    """Return the JSON object with these keys and values. It is an `object_pairs_hook` of `json.loads`."""
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
@@ -67,9 +67,9 @@ def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def refuse_ambiguous_keys(value: object, fields: Fields, where: str) -> None:
-    """Raise MalformedImage where `value`, an object or a list of them, has a field of `fields` in two spellings.
+    """Raise MalformedImage if `value`, an object or a list of objects, has a repeated field, or one in another case.
 
-    Another spelling of a field is refused even alone. `value` was read with `make_object`.
+    `fields` are the known fields. `value` was read with `make_object`.
     """
     if isinstance(value, list):
         for number, item in enumerate(value):
@@ -79,7 +79,7 @@ def refuse_ambiguous_keys(value: object, fields: Fields, where: str) -> None:
     if isinstance(value, RepeatingObject) and (twice := sorted(value.repeated & fields.keys())):
         raise _ambiguous(f"{where} has {twice[0]!r} more than once")
     if unknown := value.keys() - fields.keys():
-        # Go compares as Unicode folds letters, and so does this: `layer\u017f` is `layers`.
+        # Go compares with Unicode case folding: it reads `layer\u017f` as `layers`.
         spelled = {name.casefold(): name for name in fields}
         if ambiguous := next((key for key in sorted(unknown) if key.casefold() in spelled), None):
             name = spelled[ambiguous.casefold()]

@@ -1,4 +1,4 @@
-"""Lock files: the digests that a reference named at one time, so that other runs get exactly that image."""
+"""Lock files: the digests that a reference stood for at one time, so that other runs get exactly the same image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HINT_OTHER_IMAGE = "name the image of this lock, or lock the other one: provisi
 
 @dataclass(frozen=True)
 class LockedFile:
-    """A root file system on a server, in place of a manifest."""
+    """A root file system on a server, which has no manifest."""
 
     digest: Digest
     path: str
@@ -44,15 +44,15 @@ class Lock:
 
     reference: str
     locked: datetime.datetime
-    """When the registry was asked what the reference names."""
+    """When the registry was asked for the reference."""
     manifests: Mapping[Platform, Digest]
-    """All manifests of the index, or the only one."""
+    """The manifests of the index by platform, or the only one."""
     layers: Mapping[Platform, tuple[Digest, ...]] = field(default_factory=dict)
-    """The blobs' digests, from the lowest layer up, for the platforms that were provisioned with this lock."""
+    """By platform, the digests of the layers' blobs from the lowest up; only for platforms that were provisioned."""
     index: Digest | None = None
-    """The index that the reference named, None where it named a manifest."""
+    """The index that the reference stood for; None if that was a manifest."""
     files: Mapping[Platform, LockedFile] = field(default_factory=dict)
-    """The files of LXC image servers."""
+    """By platform, the file of an LXC image server."""
 
     @classmethod
     def of(
@@ -63,7 +63,7 @@ class Lock:
         now: datetime.datetime,
         files: Mapping[Platform, LockedFile] | None = None,
     ) -> Lock:
-        """Return the lock of an image, and of those for other platforms in its index, or of `files`."""
+        """Return the lock of an image, including the other platforms of its `index` or `files`. `now` is its time."""
         entries = index.manifests if index else ()
         own = (entry.platform for entry in entries if entry.digest == image.digest and entry.platform)
         platform = next(own, image.config.platform)
@@ -78,7 +78,8 @@ class Lock:
 
     @classmethod
     def parse(cls, text: str, name: str) -> Lock:
-        """Return the lock of the only image that TOML holds. Raises UsageError, which names the file, line and key."""
+        """Return the lock in `text`, which must have only one. Raises UsageError that names the file, the line and the
+        key."""
         locks = parse_locks(text, name)
         if len(locks) > 1:
             example = f"provision --locked {printable(shlex.quote(name))} {printable(locks[0].reference)} DIR"
@@ -89,7 +90,7 @@ class Lock:
 
     @classmethod
     def of_table(cls, values: dict[str, Any], text: str, name: str) -> Lock:
-        """Return the lock of the parsed `values` of KEYS. `text` is the file's. Raises UsageError."""
+        """Return the lock of `values`, parsed by KEYS from the file's `text`. Raises UsageError."""
         if missing := [key for key in ("reference", "locked", "manifests") if key not in values]:
             raise UsageError(f"{name}: {missing[0]} is missing", _WRITE_AGAIN)
         for platform, (path, size) in values.pop("files", {}).items():
@@ -102,9 +103,9 @@ class Lock:
 
     @classmethod
     def read(cls, path: Path, reference: str | None) -> Lock:
-        """Return the lock of `reference` in a file, or the only one where that is None.
+        """Return the lock of `reference` in a file. If that is None, the file must have only one lock.
 
-        Raises UsageError, also where the file has none for it.
+        Raises UsageError, also if the file has no lock of `reference`.
         """
         shown = printable(str(path))
         text = read_settings(path)
@@ -119,9 +120,10 @@ class Lock:
 
     @classmethod
     def read_all(cls, path: Path, word: str) -> tuple[Lock, ...]:
-        """Return the locks of a file that may be those of a file of this machine, which `word` names.
+        """Return the locks that may be of the local file `word`.
 
-        That is the lock of this name if there is one; else any of them, since only digests count. Raises UsageError.
+        That is the lock with this name if there is one; else all of them, since only digests are compared. Raises
+        UsageError.
         """
         locks = parse_locks(read_settings(path), printable(str(path)))
         own = [lock for lock in locks if lock.reference == word]
@@ -129,38 +131,38 @@ class Lock:
 
     @property
     def digest(self) -> Digest:
-        """Return the digest of what the reference named: the index or the manifest."""
+        """Return the digest that the reference stood for: the index's or the manifest's."""
         return self.index or next(iter(self.manifests.values()))
 
     def manifest(self, platform: Platform) -> tuple[Platform, Digest]:
-        """Return the best match for `platform`: its platform and digest. Raises NotFound that lists the platforms."""
+        """Return platform and digest of the best match for `platform`. Raises NotFound that lists the platforms."""
         return choose([(known, (known, digest)) for known, digest in self.manifests.items()], platform, "the lock")
 
     def to_toml(self, table: str = "") -> str:
-        """Return the lock as TOML, with one line for each digest, so that diffs are readable.
+        """Return the lock as TOML, with one line for each digest.
 
-        `table` is the name of the table that it is part of, with a dot behind it.
+        `table` is empty, or the name of the table that contains it, followed by a dot.
         """
         lines = [
-            f"reference = {_quoted(self.reference)}",
+            f"reference = {_quote(self.reference)}",
             f"locked = {self.locked.astimezone(datetime.UTC).isoformat().replace('+00:00', 'Z')}",
         ]
-        lines += [f"index = {_quoted(self.index)}"] if self.index else []
+        lines += [f"index = {_quote(self.index)}"] if self.index else []
         lines += ["", f"[{table}manifests]"]
-        lines += [f"{_quoted(platform)} = {_quoted(digest)}" for platform, digest in _sorted(self.manifests)]
+        lines += [f"{_quote(platform)} = {_quote(digest)}" for platform, digest in _sort(self.manifests)]
         if self.files:
             lines += ["", f"[{table}files]"]
-        for platform, file in _sorted(self.files):
-            lines.append(f"{_quoted(platform)} = {{ path = {_quoted(file.path)}, size = {file.size} }}")
+        for platform, file in _sort(self.files):
+            lines.append(f"{_quote(platform)} = {{ path = {_quote(file.path)}, size = {file.size} }}")
         lines += ["", f"[{table}layers]"]
-        for platform, layers in _sorted(self.layers):
-            lines += [f"{_quoted(platform)} = [", *(f"    {_quoted(layer)}," for layer in layers), "]"]
+        for platform, layers in _sort(self.layers):
+            lines += [f"{_quote(platform)} = [", *(f"    {_quote(layer)}," for layer in layers), "]"]
         return "\n".join(lines) + "\n"
 
     def write(self, path: Path, trust: TrustedDirectories = NOBODY) -> None:
-        """Write the lock to `path`, beside those of other images that are there. Raises MachineError.
+        """Write the lock to the file `path`, and keep the locks of other images in it. Raises MachineError.
 
-        A lock of the same image that is there keeps its time, and the layers of other platforms.
+        An equal lock in the file keeps its time, and the layers of other platforms.
         """
         locks = {self.reference: self}
         with suppress(UsageError):  # there is no file, or it isn't a lock
@@ -170,7 +172,7 @@ class Lock:
             replace_file(path, format_locks(list(locks.values())).encode(), 0o644, trust)
 
     def _after(self, old: Lock | None) -> Lock:
-        """Return this lock with what it keeps of an `old` one of the same image."""
+        """Return this lock, with the time and the layers of the `old` one if they are of the same image."""
         if old is None:
             return self
         same = replace(self, locked=old.locked, layers={**old.layers, **self.layers})
@@ -178,7 +180,7 @@ class Lock:
 
 
 def parse_locks(text: str, name: str) -> list[Lock]:
-    """Return all locks of a file, which has one image, or several in tables `[[image]]`. Raises UsageError."""
+    """Return all locks of a file: one at its top level, or several in tables `[[image]]`. Raises UsageError."""
     values = parse_settings(text, {**KEYS, "image": Key(_tables, "the locks of several images")}, name)
     if "format" not in values:
         raise UsageError(f"{name}: format is missing", _WRITE_AGAIN)
@@ -192,7 +194,7 @@ def parse_locks(text: str, name: str) -> list[Lock]:
 
 
 def format_locks(locks: Sequence[Lock]) -> str:
-    """Return the content of a file with these locks: one alone, or each in a table `[[image]]`."""
+    """Return the content of a file with these locks: one at its top level, or several in tables `[[image]]`."""
     head = f"# What an image was when it was locked; `provision --locked` gets exactly that.\nformat = {_FORMAT}\n"
     if len(locks) == 1:
         return head + locks[0].to_toml()
@@ -204,7 +206,7 @@ def _names(locks: Sequence[Lock]) -> str:
 
 
 def check_writable(path: Path, trust: TrustedDirectories = NOBODY) -> None:
-    """Raise MachineError where a lock can't be written to `path`, before there is one to write."""
+    """Raise MachineError if a lock can't be written to `path`. It is called before the image is known."""
     with _writing_errors(path):
         check_replaceable(path, trust)
 
@@ -216,15 +218,15 @@ def _writing_errors(path: Path) -> Iterator[None]:
         with machine_errors(f"write the lock {printable(str(path))}"):
             yield
     except MachineError as error:
-        error.hint = "name a file in a directory that is there and can be written: --lock FILE"
+        error.hint = "name a file in an existing directory that you may write to: --lock FILE"
         raise
 
 
-def _quoted(value: object) -> str:
+def _quote(value: object) -> str:
     return json.dumps(str(value))
 
 
-def _sorted(table: Mapping[Platform, Any]) -> list[tuple[Platform, Any]]:
+def _sort(table: Mapping[Platform, Any]) -> list[tuple[Platform, Any]]:
     return sorted(table.items(), key=lambda item: str(item[0]))
 
 

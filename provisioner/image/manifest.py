@@ -29,10 +29,10 @@ CONFIG_TYPES = (
 )
 
 VAGUE_TYPES = ("", "application/json", "application/octet-stream", "binary/octet-stream", "text/html", "text/plain")
-"""Media types of old registries and tools that say nothing: what has one is judged by its content."""
+"""Media types without a meaning, which old registries and tools send. The content of the document then decides."""
 
 _ATTESTATION = "attestation-manifest"
-"""The value of the annotation `vnd.docker.reference.type` that buildx gives to attestations."""
+"""The value of the annotation `vnd.docker.reference.type` by which buildx marks attestations."""
 
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 """The annotations with the name of an image in a layout; the second is often its tag alone (image-layout.md)."""
@@ -46,13 +46,13 @@ LAYERS_LIMIT = 1000
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a document states about other content (OCI image-spec, descriptor.md)."""
+    """A descriptor: what a document states about other content (OCI image-spec, descriptor.md)."""
 
     media_type: str
     digest: Digest
     size: int  # bytes
-    platform: Platform | None = None  # in an index, where it is stated
-    names: tuple[str, ...] = ()  # in the index of a layout, where they are stated: the full name before a tag alone
+    platform: Platform | None = None  # in an index, if it is stated
+    names: tuple[str, ...] = ()  # in the index of a layout, if they are stated: the full name before the tag alone
 
     @classmethod
     def from_json(cls, value: object, where: str) -> Descriptor:
@@ -69,10 +69,10 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class MalformedEntry:
-    """An entry of an index that is no descriptor, which matters only to those who would choose it."""
+    """An invalid entry of an index. Its error is raised only if the entry is chosen."""
 
     error: MalformedImage
-    platform: Platform | None = None  # where it is stated
+    platform: Platform | None = None  # if it is stated
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Index:
     """An image index, which Docker calls a manifest list."""
 
     manifests: tuple[Descriptor, ...]
-    """Manifests, one a platform, or further indexes. Attestations are left out."""
+    """Manifests, one for each platform, or further indexes. Attestations are left out."""
     malformed: tuple[MalformedEntry, ...] = ()
-    """The entries that can't be read."""
+    """The invalid entries."""
 
     @classmethod
     def from_json(cls, data: bytes) -> Index:
@@ -99,13 +99,13 @@ class Index:
 
 
 def _names(annotations: object) -> tuple[str, ...]:
-    """Return the names that annotations give to an image in a layout."""
+    """Return the names of an image in the annotations of a layout's index."""
     values = [annotations.get(key) for key in _NAME_ANNOTATIONS] if isinstance(annotations, dict) else []
     return tuple(dict.fromkeys(value for value in values if isinstance(value, str) and value))
 
 
 def _read_entry(value: object, where: str) -> Descriptor | MalformedEntry | None:
-    """Return an entry of an index; None where it is no image but something else, such as an attestation."""
+    """Return an entry of an index; None if it isn't an image, such as an attestation."""
     platform: Platform | None = None
     try:
         fields = JsonObject(value, where)
@@ -137,7 +137,7 @@ class Manifest:
         config = Descriptor.from_json(fields.value.get("config"), "manifest.config")
         if _plain(config.media_type) not in CONFIG_TYPES + VAGUE_TYPES:
             what = (fields.optional_text("artifactType") or config.media_type)[:100]
-            raise MalformedImage(f"this is no container image but {what!r}", "name a container image")
+            raise MalformedImage(f"this is not a container image but {what!r}", "name a container image")
         items = fields.items("layers")
         if len(items) > LAYERS_LIMIT:
             raise MalformedImage(f"manifest has {len(items)} layers, {LAYERS_LIMIT} is the most")
@@ -148,23 +148,23 @@ class Manifest:
 
     @property
     def download_size(self) -> int:
-        """Return the bytes of all layers as they are downloaded: each blob once, though several layers may be it."""
+        """Return the size in bytes of all layers as they are downloaded. A blob of several layers counts once."""
         return sum({layer.digest: layer.size for layer in self.layers}.values())
 
 
 def media_type_of(data: bytes, content_type: str) -> str:
-    """Return the media type of an index or a manifest. Raises MalformedImage for other documents.
+    """Return the media type of an index or a manifest. Raises MalformedImage for any other document.
 
-    The document's own `mediaType` decides, then the fields that it has, then the registry's Content-Type: OCI documents
-    need not name their type, and some registries serve them as plain JSON. A document that could be both is refused,
-    since clients would not agree on what it is (CVE-2021-41190).
+    The document's `mediaType` decides, then its fields, then the registry's Content-Type: OCI documents may lack their
+    type, and some registries serve them as plain JSON. A document that could be both is refused, since clients could
+    read it differently (CVE-2021-41190).
     """
     what = "the registry's answer"
     fields = JsonObject(parse_document(data, what, INDEX_OR_MANIFEST), what)
     own, version = fields.optional_text("mediaType"), fields.optional("schemaVersion", int)
     if own in DOCKER_SCHEMA1 or version == 1:
         raise MalformedImage(
-            "this image has a manifest of schema 1, which was given up in 2017", "ask its owner to push it again"
+            "this image has a manifest of schema 1, which is obsolete since 2017", "ask its owner to push it again"
         )
     is_index, is_manifest = "manifests" in fields.value, "layers" in fields.value or "config" in fields.value
     if version not in (None, 2) or (is_index and is_manifest):

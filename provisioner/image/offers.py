@@ -15,22 +15,22 @@ class Offer:
 
     platform: Platform
     manifest: Descriptor | None = None
-    """What the index lists, which may be another index. None in Docker Hub's own lists of tags."""
+    """The descriptor in the index, which may be of another index. None for tags from Docker Hub's API."""
     size: int | None = None
-    """The bytes of all layers as they are downloaded; None where they are not known yet."""
+    """The size of all blobs of layers together, in bytes; None if it is not known yet."""
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One tag, and what is known about it."""
+    """One tag of a repository."""
 
     name: str
     digest: Digest | None = None
     offers: tuple[Offer, ...] = ()
     updated: str = ""  # when it was pushed, RFC 3339
-    problem: str = ""  # why nothing is known: the tag is gone, or names no container image
+    problem: str = ""  # why the tag could not be read: it is gone, or is not a container image
 
     def offer(self, platform: Platform) -> Offer | None:
-        """Return the best offer for `platform`: the newest variant that runs there; None where nothing does."""
+        """Return the offer with the newest variant that runs on `platform`; None if none runs there."""
         fitting = [offer for offer in self.offers if offer.platform.satisfies(platform)]
         return max(fitting, key=lambda offer: offer.platform.level, default=None)

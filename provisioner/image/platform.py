@@ -1,4 +1,4 @@
-"""Platforms (OCI image-spec, image-index.md): which one this machine is, and which images run on it."""
+"""Platforms (OCI image-spec, image-index.md): this machine's, and which images run on which platform."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ _ALIASES |= {"i686": "386", "loongarch64": "loong64"}
 
 _PORTS = {"386", "amd64", "arm", "arm64", "loong64", "ppc64", "ppc64le", "riscv64", "s390x"}
 _PORTS |= {"mips", "mips64", "mips64le", "mipsle"}
-"""The architectures that Go has a port to Linux for."""
+"""The architectures for which Go has a port to Linux."""
 
 _RESERVED = {"amd64p32", "arm64be", "armbe", "mips64p32", "mips64p32le", "ppc", "riscv", "s390", "sparc", "sparc64"}
-"""Further names of architectures that Go reserves, and containerd knows."""
+"""Further names of architectures that Go reserves and containerd accepts."""
 
 _IMPLIED = {"arm": "v7", "arm64": "v8", "amd64": "v1"}
-"""The variant of an architecture where none is stated (containerd's normalisation)."""
+"""The variant of an architecture if none is stated (containerd's normalisation)."""
 
 _AMD64_LEVELS = (
     ("v2", {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}),
     ("v3", {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}),
     ("v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
 )
-"""The x86-64 levels above v1 and the processor flags that each adds (x86-64 psABI), as Linux names them."""
+"""The x86-64 levels above v1, each with the processor flags that it adds (x86-64 psABI), in Linux's names."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Return the platform that a user has written: `linux/arm64/v8`, `arm/v7`, `aarch64`. Raises UsageError."""
+        """Return the platform in a user's text: `linux/arm64/v8`, `arm/v7`, `aarch64`. Raises UsageError."""
         words = text.lower().split("/")
         if words[0] != "linux":
             words.insert(0, "linux")
@@ -89,9 +89,9 @@ class Platform:
 
     @classmethod
     def normalized(cls, os: str, architecture: str, variant: str = "") -> Platform:
-        """Return the platform that these words of an image mean, in Go's names, as containerd normalises them.
+        """Return the platform for these fields of an image, normalised to Go's names as in containerd.
 
-        An os that is not stated is linux. An architecture that names its variant (`armhf`) overrides the stated one.
+        An empty os is linux. An architecture that implies a variant (`armhf`) overrides the stated variant.
         """
         os, architecture, variant = os.lower() or "linux", architecture.lower(), variant.lower()
         architecture, _, implied = _ALIASES.get(architecture, architecture).partition("/")
@@ -102,9 +102,9 @@ class Platform:
 
     @property
     def level(self) -> int:
-        """Return the variant as a number, the implied one where none is stated, 0 where the architecture has none.
+        """Return the number of the variant, by default that of the implied one; 0 if the architecture has no variants.
 
-        Revisions of a variant, as in `v8.2`, count as the variant.
+        A revision of a variant, such as `v8.2`, counts as the variant.
         """
         match = re.fullmatch(r"v?([0-9]{1,3})(?:\.[0-9]{1,3})?", self.variant or _IMPLIED.get(self.architecture, ""))
         return int(match[1]) if match else 0
@@ -123,21 +123,21 @@ class Platform:
 
 
 def host_platform() -> Platform:
-    """Return the platform of the running userland. Raises MachineError for a machine that no images are made for."""
+    """Return the platform of the running userland. Raises MachineError for a machine without images."""
     return platform_of(os.uname().machine, struct.calcsize("P") * 8, _processor_flags())
 
 
 def platform_of(machine: str, bits: int, flags: frozenset[str] = frozenset()) -> Platform:
-    """Return the platform of a machine: `uname -m`, the userland's pointer size in bits, processor flags.
+    """Return the platform for `uname -m`, the userland's pointer size in bits, and processor flags.
 
-    The operating system is always linux, also where Python calls it android (since 3.13). A 64-bit kernel may have a
-    32-bit userland, which not every such kernel shows. Raises MachineError for an unknown machine.
+    The operating system is always linux, also if Python calls it android (since 3.13). On a 64-bit kernel with a 32-bit
+    userland, `uname -m` may name the kernel's. Raises MachineError for an unknown machine.
     """
     if bits == 32:
         machine = _THIRTY_TWO_BIT.get(machine, machine)
     if machine not in _MACHINES:
         raise MachineError(
-            f"no images are made for machines of type {machine!r}", "name one that it emulates: --platform"
+            f"no images are made for machines of type {machine!r}", "name a platform that it can emulate: --platform"
         )
     architecture, variant = _MACHINES[machine]
     if architecture == "amd64":
@@ -161,9 +161,9 @@ T = TypeVar("T")
 
 
 def choose(offers: Sequence[tuple[Platform, T]], host: Platform, what: str) -> T:
-    """Return the best of `offers` for `host`: the newest variant that runs there; the first of equal ones.
+    """Return the one of `offers` with the newest variant that runs on `host`; of equal ones the first.
 
-    Raises NotFound that lists all platforms; `what` names the image.
+    Raises NotFound that lists all platforms. `what` names the image in it.
     """
     fitting = [offer for offer in offers if offer[0].satisfies(host)]
     if not fitting:

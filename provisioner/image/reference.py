@@ -17,7 +17,7 @@ _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::[0-9]{{1,5}})?")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TRANSPORTS = ("containers-storage", "dir", "docker-archive", "docker-daemon", "lxc", "oci", "oci-archive", "rootfs")
-"""Words with a colon behind them that name images elsewhere than in a registry (see source_name.py)."""
+"""Transports that name images which are not in a registry (see source_name.py)."""
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
 
@@ -27,12 +27,12 @@ class Reference:
 
     registry: str  # host[:port]; docker.io for Docker Hub
     repository: str  # with library/ for Docker Hub's official images
-    tag: str | None  # latest where neither tag nor digest is written; with a digest it decides nothing
+    tag: str | None  # latest if neither tag nor digest is written; ignored if there is a digest
     digest: Digest | None
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Return the reference that a user has written. Raises UsageError that names the part which is wrong."""
+        """Return the reference in a user's text. Raises UsageError that names the wrong part."""
         if text in (".", "..") or text.startswith(("/", "./", "../")):
             raise _reference_error(text, "this is a path", "the source comes first, then DIR")
         rest = text.removeprefix("docker://")
@@ -40,7 +40,7 @@ class Reference:
             raise _reference_error(text, "a reference has no URL scheme", "leave out the part up to ://")
         if rest == text and ":" in rest and rest.partition(":")[0] in _TRANSPORTS:
             hint = f"an image of this name on Docker Hub is docker://{text[:300]}"
-            raise _reference_error(text, "this names a file or a directory, and no registry", hint)
+            raise _reference_error(text, "this names a file or a directory, not a registry", hint)
         rest, at, digest_text = rest.partition("@")
         digest = _parse_digest(text, digest_text) if at else None
         registry, path = _split_registry(text, rest)
@@ -54,12 +54,12 @@ class Reference:
 
     @property
     def selector(self) -> str:
-        """Return the digest where there is one, else the tag: what a manifest is requested by."""
+        """Return the digest if there is one, else the tag: by it the manifest is requested."""
         return str(self.digest) if self.digest else self.tag or "latest"
 
     @property
     def familiar(self) -> str:
-        """Return the full name, without what `parse` adds to names on Docker Hub."""
+        """Return the shortest text that `parse` expands to this reference: without `docker.io/` and `library/`."""
         for prefix in (f"{DOCKER_HUB}/library/", f"{DOCKER_HUB}/"):
             short = str(self).removeprefix(prefix)
             with suppress(UsageError):
@@ -82,12 +82,12 @@ class Reference:
 
 
 def is_tag(text: str) -> bool:
-    """Return whether `text` can be a tag, by the grammar of the distribution-spec."""
+    """Return whether `text` is a valid tag, by the grammar of the distribution-spec."""
     return bool(_TAG.fullmatch(text))
 
 
 def is_loopback(registry: str) -> bool:
-    """Return whether `registry` (host or host:port) is this machine, by its name (RFC 6761) or its address."""
+    """Return whether `registry` (host or host:port) is loopback, by its name (RFC 6761) or its address."""
     host, _ = _host_and_port(registry)
     address = _address(host)
     return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
@@ -100,7 +100,7 @@ def _host_and_port(registry: str) -> tuple[str, str]:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address that a host is written as, None for a name."""
+    """Return the IP address in `host`, or None for a name."""
     try:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -108,12 +108,13 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def parse_registry(text: str) -> str:
-    """Return the registry that `host[:port]` names, `docker.io` for all names of Docker Hub. Raises UsageError."""
+    """Return `host[:port]` normalised; `docker.io` for all names of Docker Hub. Raises UsageError."""
     if fault := _registry_fault(text):
-        raise UsageError(f"{text[:300]!r} is no registry: {fault}", "a registry looks like ghcr.io or localhost:5000")
+        hint = "a registry looks like ghcr.io or localhost:5000"
+        raise UsageError(f"{text[:300]!r} is not a registry: {fault}", hint)
     if text.lower() in _HUB_ALIASES:
         return DOCKER_HUB
-    # A word without dot and colon is a host only by its capitals, which have to stay then.
+    # A word without a dot and a colon is a host only because of its capitals, which are therefore kept.
     return text.lower() if set(".:") & set(text) else text
 
 
@@ -131,7 +132,7 @@ def _split_registry(text: str, rest: str) -> tuple[str, str]:
 
 
 def _registry_fault(registry: str) -> str:
-    """Return what is wrong with a registry's name, empty where nothing is."""
+    """Return what is wrong with a registry's name; empty for a valid one."""
     host, port = _host_and_port(registry)
     if not _HOST.fullmatch(registry) or (host.startswith("[") and not _address(host)):
         return f"{registry!r} is not a host name with an optional port"
@@ -151,7 +152,7 @@ def _check_path(text: str, path: str) -> None:
         if not component:
             raise _reference_error(text, "there is an empty part between slashes")
         version = re.fullmatch("[^=<>~!]+([=~<>]=|=)[^=<>~!]+", component)
-        if version and path.endswith(component):  # as pip and apt have it
+        if version and path.endswith(component):  # as in pip and apt
             raise _reference_error(
                 text, f"{component!r} has {version[1]!r}", f"write it {text.replace(version[1], ':')!r}"
             )

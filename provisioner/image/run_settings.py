@@ -1,4 +1,4 @@
-"""What a user wants to run in place of what an image's config says: its command, environment, directory and user."""
+"""The user's settings that override those of an image's config: command, environment, directory and user."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from provisioner.image.config import ImageConfig
 
 OPTIONS = {"command": "cmd", "entrypoint": "entrypoint", "env": "env-image", "working_dir": "workdir", "user": "user"}
-"""The fields of RunSettings, and how users write them."""
+"""The fields of RunSettings, each with the name of its option."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The settings that override a config. What is None is as the config says."""
+    """Settings that override a config's. None keeps the config's."""
 
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
@@ -21,10 +21,10 @@ class RunSettings:
     """Variables, NAME=VALUE each, in addition to those of the config."""
     working_dir: str | None = None
     user: str | None = None
-    """NAME or UID, with a group behind a colon or without one."""
+    """USER[:GROUP], names or numbers."""
 
     def applied_to(self, config: ImageConfig) -> ImageConfig:
-        """Return the config with these settings. As in docker, an entrypoint alone drops the config's command."""
+        """Return the config with these settings. As in docker, an entrypoint without a command removes the config's."""
         command = () if self.entrypoint is not None and self.command is None else self.command
         return replace(
             config,
@@ -36,13 +36,13 @@ class RunSettings:
         )
 
     def changed_by(self, asked: RunSettings) -> RunSettings:
-        """Return these settings with those of `asked` that are not None in their place."""
+        """Return these settings, replaced by those of `asked` that are not None."""
         values = {field.name: getattr(asked, field.name) for field in fields(asked)}
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
     @classmethod
     def from_json(cls, value: Any) -> RunSettings:
-        """Return the settings that `dataclasses.asdict` has turned into JSON. Raises ValueError or TypeError."""
+        """Return the settings in parsed JSON, as `dataclasses.asdict` makes it. Raises ValueError or TypeError."""
         if not isinstance(value, dict):
             raise TypeError("not an object")
         items: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
@@ -59,4 +59,4 @@ class RunSettings:
 
 
 AS_CONFIGURED = RunSettings()
-"""No settings: all is as the config says."""
+"""No settings: everything is as in the config."""

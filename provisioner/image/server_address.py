@@ -1,4 +1,4 @@
-"""Where an LXC image server is, and the paths of files there."""
+"""The address of an LXC image server, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from provisioner.image.reference import is_loopback, parse_registry
 from provisioner.terminal.escaping import printable
 
 ADDRESS_HINT = "an LXC image server looks like images.linuxcontainers.org or https://mirror.example/lxc-images"
-"""What to write."""
+"""The hint for an invalid address."""
 
 _PATH = re.compile(r"[A-Za-z0-9_~:+@=,.-]+(/[A-Za-z0-9_~:+@=,.-]+)*")
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~.-]+)*")
@@ -18,16 +18,16 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9_~.-]+)*")
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where an LXC image server is."""
+    """The address of an LXC image server."""
 
     url: str
     """Without a slash at its end."""
 
     @classmethod
     def parse(cls, text: str) -> ServerAddress:
-        """Return the address that `[http://|https://]HOST[:PORT][/PREFIX]` means. Raises UsageError.
+        """Return the address in `[http://|https://]HOST[:PORT][/PREFIX]`. Raises UsageError.
 
-        Without a scheme it is HTTPS, on loopback HTTP.
+        The default scheme is https, on loopback http.
         """
         if "@" in text:  # it may be a password, which isn't shown
             raise UsageError("the address of an LXC image server can't have credentials in it", ADDRESS_HINT)
@@ -43,7 +43,7 @@ class ServerAddress:
         except UsageError as error:
             why = error.message.rpartition(": ")[2]
             raise UsageError(
-                f"{printable(text)[:200]!r} is no LXC image server: {printable(why)}", ADDRESS_HINT
+                f"{printable(text)[:200]!r} is not an LXC image server: {printable(why)}", ADDRESS_HINT
             ) from None
         scheme = scheme or ("http" if is_loopback(host) else "https")
         return cls(f"{scheme}://{host.lower()}{slash}{prefix}")
@@ -55,12 +55,13 @@ class ServerAddress:
 
     @property
     def is_private(self) -> bool:
-        """Return whether nobody on the way can change what comes from there: it is HTTPS, or this machine."""
+        """Return whether nobody can change the content on its way: the scheme is https, or the host is this machine."""
         return self.url.startswith("https://") or is_loopback(self.host)
 
 
 def checked_path(path: str, where: str) -> str:
-    """Return a path that stays below the address of its server. Raises MalformedImage for any other."""
+    """Return `path` if it stays below the server's address. Raises MalformedImage otherwise; `where` names its
+    place."""
     if len(path) > 1000 or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
-        raise MalformedImage(f"{where} has a path that can't be used: {printable(path)[:100]!r}")
+        raise MalformedImage(f"{where} has an invalid path: {printable(path)[:100]!r}")
     return path

@@ -1,7 +1,7 @@
-"""What LXC image servers have: the products of simplestreams (`streams/v1/index.json` and the files that it names).
+"""The images of LXC image servers: products in simplestreams (`streams/v1/index.json` and the files that it names).
 
-A product is one variant of a release of a distribution for one architecture; it has versions, called builds here, each
-with a root file system as `root.tar.xz`. Disks, squashfs and deltas are left out.
+A product is one variant of a release of a distribution for one architecture. Its versions are called builds here; each
+has a root file system as `root.tar.xz`. Disks, squashfs and deltas are ignored.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from provisioner.image.source_name import Lxc
 from provisioner.terminal.escaping import printable
 
 INDEX_PATH = "streams/v1/index.json"
-"""The first document, relative to the address of a server."""
+"""The path of the index, relative to the address of a server."""
 DOCUMENT_LIMIT = 16 << 20
-"""The most bytes that an index or a list of products may have; the largest real ones have a tenth."""
+"""The most bytes that an index or a list of products may have, ten times the largest real ones."""
 LISTS_LIMIT = 8
-"""The most lists of products that are read of a server."""
+"""The most lists of products that are read from one server."""
 
 ROOTFS_TYPE = "application/x-xz"
 """The media type of root file systems."""
@@ -37,7 +37,7 @@ _DEFAULT = "default"
 _BUILD = re.compile(r"[A-Za-z0-9_:+.-]{1,100}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,99}")
 _ARCHITECTURES = {"ppc64el": "ppc64le"}
-"""Debian's names of architectures that the names of Platform lack."""
+"""Debian's names of architectures that Platform doesn't know."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Build:
     """One version of a product: its root file system."""
 
     name: str
-    """Such as `20260912_05:24`; later builds come after earlier ones."""
+    """A name such as `20260912_05:24`. Later builds sort after earlier ones."""
     path: str
-    """Of the file, relative to the address of the server; not yet escaped for a URL."""
+    """The path of the file, relative to the address of the server, not escaped for a URL."""
     digest: Digest
     size: int
 
     @property
     def descriptor(self) -> Descriptor:
-        """Return its descriptor, as for the blob of a layer."""
+        """Return the descriptor of the file."""
         return Descriptor(ROOTFS_TYPE, self.digest, self.size)
 
 
@@ -72,17 +72,17 @@ class Product:
 
     @property
     def name(self) -> str:
-        """Return `distribution/release`, with `/variant` where it isn't the default one."""
+        """Return `distribution/release`, with `/variant` unless it is the default one."""
         return f"{self.distribution}/{self.release}" + ("" if self.variant == _DEFAULT else f"/{self.variant}")
 
     @property
     def names(self) -> frozenset[tuple[str, str, str]]:
-        """Return all its names: distribution, release, variant."""
+        """Return all its names, each as (distribution, release, variant)."""
         return self.aliases | {(self.distribution, self.release, self.variant)}
 
     @cached_property
     def newest(self) -> Build | None:
-        """The newest version that has a root file system, None where none has. Raises MalformedImage."""
+        """The newest version with a root file system, or None. Raises MalformedImage."""
         for name in sorted(self.versions, reverse=True):
             if build := self._build(name):
                 return build
@@ -90,7 +90,7 @@ class Product:
 
     @cached_property
     def oldest(self) -> Build | None:
-        """The oldest version that has a root file system, None where none has. Raises MalformedImage."""
+        """The oldest version with a root file system, or None. Raises MalformedImage."""
         return next(filter(None, map(self._build, sorted(self.versions))), None)
 
     def _build(self, name: str) -> Build | None:
@@ -100,7 +100,7 @@ class Product:
         if not found:
             return None
         if not _BUILD.fullmatch(name):
-            raise MalformedImage(f"{where} has a name that can't be one")
+            raise MalformedImage(f"{where} has an invalid name")
         fields = JsonObject(found[0], f"{where}: {_ROOT}")
         digest = parse_digest(f"sha256:{fields.text('sha256').lower()}", f"{where}: sha256")
         return Build(name, checked_path(fields.text("path"), where), digest, fields.size("size"))
@@ -114,9 +114,9 @@ class Products:
 
     @classmethod
     def from_json(cls, documents: Iterable[bytes]) -> Products:
-        """Return the products of lists as a server has them. Raises MalformedImage.
+        """Return the products in lists from a server. Raises MalformedImage.
 
-        A product that is malformed is left out: there are hundreds of others.
+        Malformed products are left out.
         """
         found = []
         for data in documents:
@@ -127,7 +127,7 @@ class Products:
         return cls(tuple(found))
 
     def named(self, name: Lxc) -> tuple[Product, ...]:
-        """Return the products that have this name, one a platform. Raises NotFound that says what there is instead."""
+        """Return the products with this name, one for each platform. Raises NotFound that lists what exists instead."""
         wanted = tuple(word.lower() for word in (name.distribution, name.release, name.variant))
         found = tuple(product for product in self.products if wanted in product.names)
         if found:
@@ -138,19 +138,23 @@ class Products:
             raise self.no_distribution(name.distribution)
         variants = {each[2] for each in every if each[:2] == wanted[:2]}
         if not variants:
-            what = f"{name.distribution} has no LXC image of the release {name.release!r}; it has {_listed(releases)}"
+            what = (
+                f"{name.distribution} has no LXC image of the release {name.release!r}; it has {_join_names(releases)}"
+            )
             raise NotFound(what, f"see provision tags lxc:{wanted[0]}")
-        what = f"{'/'.join(wanted[:2])} has no LXC image of the variant {name.variant!r}; it has {_listed(variants)}"
+        what = (
+            f"{'/'.join(wanted[:2])} has no LXC image of the variant {name.variant!r}; it has {_join_names(variants)}"
+        )
         raise NotFound(what, f"name one: lxc:{wanted[0]}/{wanted[1]}/{min(variants)}")
 
     def no_distribution(self, name: str) -> NotFound:
-        """Return the error for a distribution of which there is nothing."""
+        """Return the error for a distribution without products."""
         near = difflib.get_close_matches(name.lower(), {product.distribution for product in self.products}, 3)
         similar = f"; similar: {', '.join(near)}" if near else ""
         return NotFound(f"no LXC image is called {name!r}{similar}", "provision search lxc: lists all")
 
     def builds(self, name: Lxc) -> dict[Platform, Build]:
-        """Return the newest builds of a name by platform. Raises NotFound where there is none, MalformedImage."""
+        """Return the newest build of a name for each platform. Raises NotFound if there is none, and MalformedImage."""
         with error_context(str(name)):
             builds = {product.platform: product.newest for product in self.named(name)}
         found = {platform: build for platform, build in builds.items() if build}
@@ -159,7 +163,8 @@ class Products:
         return found
 
     def matching(self, prefix: str) -> list[Product]:
-        """Return the products one of whose names, `distribution/release/variant`, begins with `prefix`, by name."""
+        """Return the products with a name, `distribution/release/variant`, that begins with `prefix`, sorted by
+        name."""
         wanted = prefix.lower()
         found = [
             product for product in self.products if any("/".join(name).startswith(wanted) for name in product.names)
@@ -168,11 +173,11 @@ class Products:
 
 
 def build_for(builds: Mapping[Platform, Build], platform: Platform, what: str) -> tuple[Platform, Build]:
-    """Return the best of `builds` for `platform`, and the platform that it is for. Raises NotFound that lists all."""
+    """Return the best of `builds` for `platform`, after its own platform. Raises NotFound that lists all."""
     return choose([(known, (known, build)) for known, build in builds.items()], platform, what)
 
 
-def lists_of(data: bytes) -> list[str]:
+def parse_list_paths(data: bytes) -> list[str]:
     """Return the paths of the lists of products that `streams/v1/index.json` names. Raises MalformedImage."""
     index = JsonObject(parse_document(data, INDEX_PATH, {}), INDEX_PATH).optional("index", dict) or {}
     streams = [JsonObject(value, f"{INDEX_PATH}: {printable(key)[:100]}") for key, value in index.items()]
@@ -184,12 +189,12 @@ def lists_of(data: bytes) -> list[str]:
 
 
 def build_name(path: str) -> str:
-    """Return the name of the build that a file is of: that of its directory."""
+    """Return the name of the build with the file `path`: the name of the file's directory."""
     return path.rpartition("/")[0].rpartition("/")[2]
 
 
 def _product(key: str, value: object) -> Product | None:
-    """Return the product that parsed JSON holds, None where it is malformed. Its key is `DIST:RELEASE:ARCH:VARIANT`."""
+    """Return the product in parsed JSON, or None if it is malformed. Its key is `DIST:RELEASE:ARCH:VARIANT`."""
     try:
         fields = JsonObject(value, "product")
         words = key.split(":")
@@ -216,6 +221,6 @@ def _alias(text: str) -> tuple[str, str, str] | None:
     return words[0], words[1], words[2] if len(words) == 3 else _DEFAULT
 
 
-def _listed(words: set[str]) -> str:
+def _join_names(words: set[str]) -> str:
     shown = sorted(words)
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")

@@ -1,4 +1,4 @@
-"""What users write to name the source of an image: the words of containers-transports(5), paths, URLs and `-`."""
+"""The names of sources of images, as users write them: those of containers-transports(5), paths, URLs and `-`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DockerArchive:
 
     path: Path
     choice: str = ""
-    """Which of its images: one of its tags, or `@N` for the one of that number from 0; empty for the only one."""
+    """The image in it: a tag, or `@N` for the image number N from 0; empty if there is only one."""
 
     def __str__(self) -> str:
         """Return the word with an absolute path."""
@@ -43,7 +43,7 @@ class OciLayout:
 
     path: Path
     choice: str = ""
-    """Which of its images: a name in its index, or `@N` for the entry of that number from 0; empty for the only one."""
+    """The image in it: a name in its index, or `@N` for the entry number N from 0; empty if there is only one."""
 
     def __str__(self) -> str:
         """Return the word with an absolute path."""
@@ -56,7 +56,7 @@ class OciArchive:
 
     path: Path
     choice: str = ""
-    """As that of OciLayout."""
+    """The image in it, as in OciLayout."""
 
     def __str__(self) -> str:
         """Return the word with an absolute path."""
@@ -76,7 +76,7 @@ class SkopeoDirectory:
 
 @dataclass(frozen=True)
 class Rootfs:
-    """`rootfs:PATH`, or `rootfs:` and a URL: a root file system in an archive."""
+    """`rootfs:PATH` or `rootfs:URL`: a root file system in an archive."""
 
     location: str
     """An absolute path, or a URL."""
@@ -101,7 +101,7 @@ class Lxc:
 
 @dataclass(frozen=True)
 class FileName:
-    """A path alone: a file or a directory that is recognised by its content."""
+    """A path alone: a file or a directory, whose type is recognised by its content."""
 
     path: Path
 
@@ -112,7 +112,7 @@ class FileName:
 
 @dataclass(frozen=True)
 class Url:
-    """`http://…` or `https://…`: a file that is recognised by its content."""
+    """`http://…` or `https://…`: a file, whose type is recognised by its content."""
 
     url: str
 
@@ -147,7 +147,7 @@ WORDS = (
     "docker://IMAGE, docker-archive:FILE[:REF], oci:DIR[:REF], oci-archive:FILE[:REF], dir:DIR, rootfs:FILE, "
     "lxc:DISTRIBUTION/RELEASE, ./FILE, https://… or -"
 )
-"""The words that name a source, for messages."""
+"""The forms of a source, for messages."""
 
 _ELSEWHERE = {
     "containers-storage": "save it first: podman save --format oci-archive -o image.tar IMAGE, then ./image.tar",
@@ -157,11 +157,11 @@ _ELSEWHERE = {
     "tarball": "name the archive as rootfs:FILE",
     "atomic": "copy it first: skopeo copy atomic:… oci-archive:image.tar, then ./image.tar",
 }
-"""Transports of containers-transports(5) that need programs and places of others, and what to do instead."""
+"""Transports of containers-transports(5) that only other tools can read, each with the hint for users."""
 
 
 def parse_source(text: str) -> SourceName:
-    """Return the source that a user has written. Relative paths are resolved here. Raises UsageError."""
+    """Return the source in a user's text. Relative paths become absolute. Raises UsageError."""
     if text == "-":
         return StandardInput()
     if is_path(text):
@@ -170,19 +170,19 @@ def parse_source(text: str) -> SourceName:
         return Url(text)
     transport, colon, rest = text.partition(":")
     if colon and transport in _ELSEWHERE and not _is_tag_or_port(transport, rest):
-        raise UsageError(f"{_shown(text)} is where only the tools of {transport} can read", _ELSEWHERE[transport])
+        raise UsageError(f"{_shown(text)} can only be read by the tools of {transport}", _ELSEWHERE[transport])
     if colon and transport in _PARSERS:
         return _PARSERS[transport](text, rest)
     return RegistryName(Reference.parse(text))
 
 
 def is_path(text: str) -> bool:
-    """Return whether a word is a path and no name of an image: `./x`, `/x`, `../x`, `~/x`, `.`, `..` and `~`."""
+    """Return whether a word is a path, not the name of an image: `./x`, `/x`, `../x`, `~/x`, `.`, `..` and `~`."""
     return text in (".", "..", "~") or text.startswith(("/", "./", "../", "~/"))
 
 
 def _is_tag_or_port(transport: str, rest: str) -> bool:
-    """Return whether `sif:1.0` and the like is rather an image of Docker Hub with a tag."""
+    """Return whether a word such as `sif:1.0` is an image of Docker Hub with a tag, or a host with a port."""
     return transport in ("sif", "atomic", "ostree", "tarball") and bool(re.fullmatch(r"[\w][\w.-]*", rest))
 
 
@@ -230,19 +230,19 @@ _PARSERS: dict[str, Callable[[str, str], SourceName]] = {
 
 
 def _path_and_choice(text: str, rest: str) -> tuple[Path, str]:
-    """Return the path, which ends at the first colon as in containers-transports(5), and what is behind it."""
+    """Return the path, which ends at the first colon as in containers-transports(5), and the rest after the colon."""
     path, colon, choice = rest.partition(":")
     if colon and not choice:
-        raise UsageError(f"{_shown(text)} ends with a colon", "name an image behind it, or leave it out")
+        raise UsageError(f"{_shown(text)} ends with a colon", "name an image after the colon, or leave it out")
     if choice.startswith("@") and not re.fullmatch(r"@[0-9]{1,6}", choice):
         raise UsageError(f"{_shown(text)}: {_shown(choice)} is not @ and a number", "write :@0 for the first image")
     return _path(text, path), choice
 
 
 def _path(text: str, path: str) -> Path:
-    """Return an absolute path; `~/` is the home directory, since a shell leaves it alone behind a colon."""
+    """Return an absolute path. `~/` is expanded here, since shells don't expand it after a colon."""
     if not path:
-        raise UsageError(f"{_shown(text)} lacks the path of a file or directory", f"the words are {WORDS}")
+        raise UsageError(f"{_shown(text)} lacks the path of a file or directory", f"a source is {WORDS}")
     if path == "-":
         return Path("/dev/stdin")
     if "\0" in path:
@@ -250,7 +250,7 @@ def _path(text: str, path: str) -> Path:
     try:
         return Path(os.path.abspath(os.path.expanduser(path)))
     except OSError as error:  # the current directory is gone
-        raise UsageError(f"{_shown(text)}: {os.strerror(error.errno or 0)}", "name it by its whole path") from None
+        raise UsageError(f"{_shown(text)}: {os.strerror(error.errno or 0)}", "name it by its absolute path") from None
 
 
 def _with_choice(transport: str, path: Path, choice: str) -> str:

@@ -1,4 +1,4 @@
-"""A blob that is in an open file, or in a part of one."""
+"""A blob in an open file, or in a part of one."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from provisioner.image.manifest import Descriptor
 
 @dataclass(frozen=True)
 class StoredBlob:
-    """A blob whose content can be read from any place, as often as needed."""
+    """A blob whose content can be read from any offset, repeatedly."""
 
     descriptor: Descriptor
     file: int
-    """The descriptor of the file, whose own offset is left alone."""
+    """The descriptor of the file. The file's offset is neither used nor changed."""
     start: int = 0
-    """Where the blob begins in the file, in bytes."""
+    """The offset of the blob in the file, in bytes."""
 
     @property
     def size(self) -> int:
-        """The bytes of the blob."""
+        """The size of the blob in bytes."""
         return self.descriptor.size
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return up to `count` bytes from `offset` on; nothing at the end. Raises MalformedImage, OSError."""
+        """Return up to `count` bytes from `offset` on; none at the end. Raises MalformedImage, OSError."""
         count = min(count, self.size - offset)
         if count <= 0:
             return b""
@@ -37,14 +37,14 @@ class StoredBlob:
         return data
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the content. Raises as `read` does."""
+        """Yield the content. Raises MalformedImage, OSError."""
         offset = 0
         while data := self.read(offset, CHUNK):
             offset += len(data)
             yield data
 
     def verify(self) -> None:
-        """Read all of it. Raises MalformedImage where it doesn't match its digest, and OSError."""
+        """Read the content and verify it. Raises MalformedImage if it doesn't match its digest, and OSError."""
         what = f"blob {self.descriptor.digest.short}"
         for _ in verified_chunks(self.chunks(), self.descriptor.digest, self.size, what):
             pass

@@ -1,4 +1,4 @@
-"""A small assembler: one program of a few operations, as machine code for each of five processors.
+"""A small assembler: writes one program of a few operations as machine code for one of five processors.
 
 Variables live in a frame on the stack and every operation loads and stores them, so that no processor needs more than
 two scratch registers. The result is a static ELF executable (elf(5)) with one segment that is read and executed.
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 FRAME = 0x9000
-"""Bytes of the frame. Variables take its first 512; the rest is the program's."""
+"""The size of the frame in bytes. Variables have its first 512 bytes; the program uses the rest."""
 _VARIABLES = 512
 _ADDRESS = 0x400000
 _PAGE = 0x10000
-"""The largest page of the kernels of all these processors."""
+"""The largest page size of the kernels for these processors."""
 
 Operand = str | int
 """The name of a variable, or a number that fits into 31 bits with its sign."""
@@ -29,9 +29,9 @@ class Assembler(ABC):
     """
 
     machine: ClassVar[int]
-    """EM_… of elf(5)."""
+    """The ELF header's e_machine."""
     word: ClassVar[int]
-    """Bytes of a pointer."""
+    """The size of a pointer in bytes."""
     flags: ClassVar[int] = 0
     """The ELF header's e_flags."""
 
@@ -61,7 +61,7 @@ class Assembler(ABC):
         self._binary("subtract", variable, value)
 
     def mask(self, variable: str, bits: int) -> None:
-        """Keep only these bits of a variable."""
+        """Set a variable to its bitwise AND with `bits`."""
         self._binary("and", variable, bits)
 
     def shift_right(self, variable: str, bits: int) -> None:
@@ -71,7 +71,7 @@ class Assembler(ABC):
         self._save(variable)
 
     def read(self, variable: str, pointer: str, offset: int = 0, size: int = 0) -> None:
-        """Set a variable to what is in memory at `pointer + offset`: a word, or `size` bytes (1 or 4)."""
+        """Set a variable to a word in memory at `pointer + offset`, or to `size` bytes (1 or 4)."""
         self._load(0, pointer)
         self._fetch(offset, size or self.word)
         self._save(variable)
@@ -83,28 +83,28 @@ class Assembler(ABC):
         self._put(offset, size or self.word)
 
     def frame(self, variable: str, offset: int) -> None:
-        """Set a variable to the address of a place in the frame, `offset` bytes behind the variables."""
+        """Set a variable to an address in the frame, `offset` bytes after the variables."""
         self._base()
         self._save(variable)
         self.add(variable, _VARIABLES + offset)
 
     def call(self, name: str, *arguments: Operand) -> None:
-        """Make a system call; its answer is in the variable `result`, an error as a negative number."""
+        """Make a system call and set the variable `result` to its result, a negative errno after an error."""
         for position, argument in enumerate(arguments):
             self._argument(position, argument)
         self._system_call(self._calls[name])
         self._save("result")
 
     def label(self, name: str) -> None:
-        """Name this place in the program."""
+        """Place a label here."""
         self._labels[name] = len(self._code)
 
     def jump(self, label: str) -> None:
-        """Go on at a label."""
+        """Jump to a label."""
         self._jump("always", label)
 
     def jump_if(self, variable: str, condition: str, value: Operand, label: str) -> None:
-        """Go on at a label where the variable is `==`, `!=`, `<` or `>=` the value."""
+        """Jump to a label if the variable is `==`, `!=`, `<` or `>=` the value."""
         self._load(0, variable)
         self._load(1, value)
         self._compare()
@@ -119,7 +119,7 @@ class Assembler(ABC):
         header = struct.Struct("<16sHHIQQQIHHHHHH" if wide else "<16sHHIIIIIHHHHHH")
         segment = struct.Struct("<IIQQQQQQ" if wide else "<IIIIIIII")
         size = header.size + 2 * segment.size
-        # Nobody reads the last byte of it (EI_PAD), but a shell reads no further than to the end of the line.
+        # Its last byte (EI_PAD) is unused. As a newline, it ends the first line for start.sh, which reads that line.
         identity = bytes([0x7F, *b"ELF", 2 if wide else 1, 1, 1]).ljust(15, b"\0") + b"\n"
         sizes = (header.size, segment.size, 2, 0, 0, 0)
         total = size + len(code)
@@ -161,14 +161,14 @@ class Assembler(ABC):
 
     @abstractmethod
     def _start(self) -> None:
-        """Make the frame, and leave the stack pointer that the kernel gave in scratch register 0."""
+        """Reserve the frame, and set scratch register 0 to the initial stack pointer."""
 
     @abstractmethod
     def _load_register(self, register: int, value: Operand) -> None: ...
 
     @abstractmethod
     def _save(self, variable: str) -> None:
-        """Store scratch register 0, where system calls answer too."""
+        """Store scratch register 0, which is also the register of system calls' results, in a variable."""
 
     @abstractmethod
     def _base(self) -> None:

@@ -31,7 +31,7 @@ class Abi:
     private: int | None = None
     """The lowest number of the processor's private calls (ARM's cacheflush), if it has any."""
     newest: int | None = None
-    """The last number that the author of the rules knows, None for no limit."""
+    """The highest known number; calls with higher ones are refused. None for no limit."""
 
     @property
     def little_endian(self) -> bool:
@@ -46,7 +46,7 @@ class Argument:
     position: int
     """The argument's index, from 0."""
     values: tuple[int, ...]
-    """Values that its low 32 bits, masked, are compared with."""
+    """The values with which its low 32 bits, masked, are compared."""
     mask: int = 0xFFFFFFFF
     """The bits that are compared."""
     among: bool = True
@@ -70,9 +70,9 @@ class Rule:
 def program(rules: Sequence[Rule], abis: Sequence[Abi]) -> bytes:
     """Compile `rules` for all `abis`, which are of one byte order, to an array of struct sock_filter (linux/filter.h).
 
-    The calls after the newest one of an ABI fail with ENOSYS, as in older kernels: nobody has decided about them. All
-    other calls, and those of other ABIs, are allowed. Raises ValueError if the byte orders differ, and struct.error
-    if a jump over the rules of one ABI is too long: it can skip 255 instructions.
+    Calls with higher numbers than the newest one of an ABI fail with ENOSYS, as in older kernels. All other calls
+    without a rule, and those of other ABIs, are allowed. Raises ValueError if the byte orders differ, and struct.error
+    if the rules of one ABI need a jump over more than 255 instructions.
     """
     (little_endian,) = {abi.little_endian for abi in abis}
     block = [_load(_ARCH_AT)]
@@ -98,7 +98,7 @@ _Block = list[_Instruction]
 _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
 
 _OWN_NUMBERS = 0x10000
-"""A power of two above all shared numbers, and below 0xF0000, where those of arm's own calls begin."""
+"""A power of two above the numbers of all calls, and below 0xF0000, where arm's private calls begin."""
 
 
 def _load(offset: int) -> _Instruction:
@@ -135,7 +135,7 @@ def _unless(values: Sequence[int], then: _Block) -> _Block:
 
 
 def _refuse_newer(newest: int) -> _Block:
-    """Return a block that answers ENOSYS to the numbers after `newest`, up to those that arm and x32 begin anew at."""
+    """Return a block that answers ENOSYS to the numbers above `newest`, but not to arm's private ones and x32's."""
     end = (newest | _OWN_NUMBERS - 1) + 1
     # BPF_JMP | BPF_JGT | BPF_K, and BPF_JMP | BPF_JGE | BPF_K
     return [(0x25, 0, 2, newest), (0x35, 1, 0, end), _answer(refuse(errno.ENOSYS))]

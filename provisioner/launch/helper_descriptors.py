@@ -1,4 +1,4 @@
-"""How the static helper closes descriptors. See `static_helper`."""
+"""The step of the static helper that closes descriptors. See `static_helper`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from provisioner.launch.assembler import Assembler
 from provisioner.launch.helper_flags import CLOSE, KEEP, read_number, unless
 
 FIRST_CLOSED = 6
-"""The first descriptor that KEEP doesn't keep."""
+"""The first descriptor that is closed in spite of KEEP."""
 _AT_FDCWD, _O_CLOEXEC = -100, 0o2000000
 _RLIMIT_NOFILE = 7
 _LAST = 0x7FFFFFFF
 _MOST_DESCRIPTORS = 0x10000
-"""Descriptors that are closed one by one, where the kernel has no close_range(2) and nothing lists them."""
+"""The most descriptors that are closed one by one, without close_range(2) and /proc."""
 _DESCRIPTORS = b"/proc/self/fd\0"
 _ENTRIES_SIZE = 0x800
 
 
 def close_descriptors(p: Assembler, *, place: int) -> None:
-    """With CLOSE, close all descriptors above 2, or above 5. `place` is that of 2 KiB in the frame."""
+    """With CLOSE, close all descriptors above 2, or above 5 with KEEP. `place` is the offset of 2 KiB in the frame."""
     unless(p, CLOSE, "closed")
     p.copy("lowest", 3)
     unless(p, KEEP, "lowest is known")
@@ -30,9 +30,9 @@ def close_descriptors(p: Assembler, *, place: int) -> None:
 
 
 def _close_each(p: Assembler, place: int) -> None:
-    """Close what /proc/self/fd lists, from `lowest` on; where there is no /proc, all up to the limit.
+    """Close the descriptors from `lowest` on that /proc/self/fd lists; without /proc, all up to the limit.
 
-    A limit that was lowered says nothing about descriptors that were opened before.
+    /proc is preferred, since descriptors may be above the limit if that was lowered after they were opened.
     """
     p.frame("entries", place)
     for at in range(0, len(_DESCRIPTORS), 2):

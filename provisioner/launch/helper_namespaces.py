@@ -1,4 +1,4 @@
-"""What the static helper does to namespaces: makes them, names them, limits capabilities in them, and mounts."""
+"""The steps of the static helper that make namespaces, set the hostname, drop capabilities and mount."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from provisioner.launch.helper_flags import CAPABILITIES, HOSTNAME, MOUNTS, NAME
 _AT_FDCWD, _EINVAL = -100, -22
 _PR_CAPBSET_DROP = 24
 _SOME_CAPABILITIES = 36
-"""As many as every kernel has. Without this, a kernel that can't drop any would look like the end of them."""
+"""The number of capabilities that every kernel has. EINVAL after fewer means that the kernel can't drop any."""
 _CLONE_NEWUSER, _CLONE_NEWNS, _CLONE_NEWPID = 0x10000000, 0x20000, 0x20000000
 _MS_MOVE, _MS_REC, _MS_PRIVATE = 0x2000, 0x4000, 0x40000
 _O_CLOEXEC, _O_PATH = 0o2000000, 0o10000000
 _DEPTH = 1024
-"""How many directories above its root are climbed. `/` of the namespace is above none."""
+"""The number of `..` that leave every chroot. In `/` of the namespace, `..` is `/` itself."""
 _TEXT = 64
-"""A place in the frame."""
+"""An offset in the frame."""
 
 
 def make_namespaces(p: Assembler) -> None:
-    """Make namespaces one after the other: some kernels make a user namespace, and then allow nothing in it."""
+    """Make a user namespace, then the others: some kernels allow the first, and then nothing in it."""
     unless(p, NAMESPACES, "namespaces are left")
     p.frame("text", _TEXT)
     p.write("text", 0, ord("/"), 2)
@@ -33,7 +33,7 @@ def make_namespaces(p: Assembler) -> None:
 
 
 def set_hostname(p: Assembler) -> None:
-    """Set the hostname to the next word. Where that isn't allowed, it stays."""
+    """Set the hostname to the next word. An error is ignored."""
     unless(p, HOSTNAME, "hostname is left")
     p.read("path", "next")
     p.add("next", p.word)
@@ -51,7 +51,7 @@ def set_hostname(p: Assembler) -> None:
 
 
 def drop_capabilities(p: Assembler) -> None:
-    """Take out of the bounding set what the next word doesn't keep, up to the last capability that the kernel has."""
+    """Drop the capabilities with a 0 in the next word, and all after its end, from the bounding set."""
     unless(p, CAPABILITIES, "bounded")
     p.read("at", "next")
     p.add("next", p.word)
@@ -73,7 +73,7 @@ def drop_capabilities(p: Assembler) -> None:
 
 
 def mount(p: Assembler) -> None:
-    """Mount what the next words say."""
+    """Make the mounts in the next words."""
     unless(p, MOUNTS, "move")
     p.label("mount")
     p.read("source", "next")
@@ -95,7 +95,7 @@ def mount(p: Assembler) -> None:
 
 
 def move_root(p: Assembler) -> None:
-    """Move the mount at the working directory to `/` of the mount namespace, and keep this process's root."""
+    """Move the mount at the working directory to `/` of the mount namespace. This process keeps its root directory."""
     p.label("move")
     unless(p, ROOT, "prepare")
     for name, offset, text in (("dot", 0, "."), ("slash", 4, "/"), ("dots", 8, "..")):
@@ -106,7 +106,7 @@ def move_root(p: Assembler) -> None:
         p.call("openat", _AT_FDCWD, name, _O_PATH | _O_CLOEXEC)
         p.copy(directory, "result")
         p.jump_if(directory, "<", 0, "failed")
-    # Climb out of the chroot, if it is one: nothing stops a process whose directory is not below its root.
+    # Leave the chroot, if this process is in one: `..` is not limited if the working directory is outside of the root.
     p.call("chroot", "dot")
     p.call("fchdir", "root")
     p.copy("count", _DEPTH)
@@ -115,7 +115,7 @@ def move_root(p: Assembler) -> None:
     p.add("count", -1)
     p.jump_if("count", ">=", 1, "climb")
     p.call("chroot", "dot")
-    # unshare(1) has made private what is mounted in the chroot. Outside of it the host would see the rootfs at its `/`.
+    # unshare(1) has made only the chroot's mounts private. If `/` were shared, the host would see the rootfs there.
     p.call("mount", 0, "slash", 0, _MS_REC | _MS_PRIVATE, 0)
     p.jump_if("result", "<", 0, "failed")
     p.call("fchdir", "rootfs")

@@ -1,4 +1,4 @@
-"""start.sh: quoted assignments in front of a static shell body, so that no text of an image is ever shell text."""
+"""Writes start.sh: quoted assignments before a static shell body, so that no text of an image becomes shell code."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BODY_DIGEST = "# The part below the empty line, unless somebody edits it, has th
 def launcher(settings: LaunchSettings, shell: str = "/bin/sh") -> bytes:
     """Return the content of start.sh. `shell` is the absolute path of its interpreter.
 
-    Raises MalformedImage for a value that no program can get as an argument: it contains a NUL, or a surrogate that
-    stands for no byte. Raises ValueError for a `shell` that the first line of a script can't name.
+    Raises MalformedImage for a value that can't be a program's argument: it contains a NUL, or a surrogate that stands
+    for no byte. Raises ValueError for a `shell` that can't be in the first line of a script.
     """
     if not shell.startswith("/") or any(character.isspace() for character in shell):
         raise ValueError(f"the first line of a script can't name {shell!r}")
@@ -34,7 +34,7 @@ def launcher(settings: LaunchSettings, shell: str = "/bin/sh") -> bytes:
 
 
 def assemble(shell: str, values: Mapping[str, bytes]) -> bytes:
-    """Return the content of start.sh with these values, quoted for the shell. Those that are missing are empty."""
+    """Return the content of start.sh with these values, which are quoted for the shell. Missing ones are empty."""
     lines = [
         # The hyphen ends the options of the shell: the script's path, which the kernel appends, may begin with one.
         f"#!{shell} -",
@@ -48,7 +48,7 @@ def assemble(shell: str, values: Mapping[str, bytes]) -> bytes:
 
 
 def _join_variables(entries: tuple[str, ...], with_bare_names: bool) -> tuple[str, ...]:
-    """Return the variables that env(1) can set, each name once: its last entry, at the place of its first."""
+    """Return the variables that env(1) can set, each name once: its last entry, at the position of its first."""
     variables = {}
     for entry in entries:
         name, equals, _ = entry.partition("=")

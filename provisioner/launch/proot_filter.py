@@ -1,9 +1,8 @@
-"""The seccomp filter for a proot that doesn't translate all paths, upstream's 5.1.0 above all.
+"""The seccomp filter for a proot that doesn't translate all paths, such as upstream's 5.1.0.
 
-proot shows programs other files by changing the paths in their system calls. Calls that it doesn't know reach the
-kernel as they are, and act on the host's files. The filter answers those with ENOSYS, as an older kernel would, so
-that libraries use a call that proot knows. The tables were found by trying each call in a guest; see docs/security.md
-for the paths that no filter can see.
+proot translates the paths in system calls. Calls that it doesn't know reach the kernel unchanged, and act on the host's
+files. The filter answers them with ENOSYS, as an older kernel would, so that libraries use a call that proot knows. The
+tables were made by trying each call in a guest. docs/security.md lists the paths that no filter can check.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from provisioner.image.platform import Platform
 from provisioner.launch.bpf import ALLOW, SUCCESS, Abi, Argument, Rule, program, refuse
 
 _ARCHES = {0xC000003E: "x86_64", 0x40000003: "i386", 0xC00000B7: "aarch64", 0x40000028: "arm"}
-"""The column of the table below for each AUDIT_ARCH, of the processors that proot 5.1.0 is made for.
+"""By AUDIT_ARCH, the column of the table below, for the processors that proot 5.1.0 supports.
 
-x32 has none: its calls are newer than the last one of x86_64, and so there is no x32 behind the filter.
+x32 has none. Its calls have higher numbers than the last one of x86_64, so that the filter refuses all of them.
 """
 
 _NUMBERS = """
@@ -76,31 +75,32 @@ timer_settime64                   -     409       -     409
 timerfd_gettime64                 -     410       -     410
 timerfd_settime64                 -     411       -     411
 """
-"""The kernel's syscall tables. Behind the empty line are newer calls that take no path.
+"""The kernel's syscall tables. After the empty line are newer calls that have no path.
 
-clone3 is among them: a C library that finds it missing starts programs by clone(2), and proot 5.1.0 then forgets the
-heap of the process that started one, which crashes (PostgreSQL's initdb does).
+clone3 is allowed: without it, a C library starts programs by clone(2), after which proot 5.1.0 loses the heap of the
+parent process, which then crashes (such as PostgreSQL's initdb).
 """
 
 _LAST = "kcmp"
 """The newest call of proot's table, on all processors."""
 _UNTRANSLATED = ("fanotify_init", "fanotify_mark", "quotactl")
-"""Calls of its table whose path it leaves as it is."""
+"""Calls in proot's table whose path it doesn't translate."""
 _PR_SET_DUMPABLE, _NETLINK_AUDIT = 4, 9
 _ARM_PRIVATE = 0xF0000
-"""ARM's own calls, such as cacheflush (arch/arm/include/uapi/asm/unistd.h)."""
+"""The lowest number of ARM's private calls, such as cacheflush (arch/arm/include/uapi/asm/unistd.h)."""
 
 
 def proot_filter(platform: Platform) -> bytes:
-    """Return the filter for guests of such a proot on machines of `platform`, and their 32-bit programs.
+    """Return the filter for such a proot on machines of `platform`, also for their 32-bit programs.
 
-    It answers ENOSYS to all calls with a path that proot doesn't translate, and to all that are newer than its table
-    (statx, openat2, io_uring and what is to come) but those that are known to take no path. A process that makes itself
-    undumpable (prctl(2), as sudo does) only seems to: proot could no longer read its memory, and each path
-    would be a "Bad address". There is no audit, in which only the machine's root may write: without it sudo and login
-    say nothing. Under qemu-user all of that goes for qemu, which makes this machine's calls.
+    It answers ENOSYS to all calls whose path proot doesn't translate, and to all calls that are newer than its table
+    (statx, openat2, io_uring and future ones), except for those that are known to have no path. A call by which a
+    process makes itself undumpable (prctl(2), as sudo does) returns success without an effect: otherwise proot could
+    not read its memory, and calls with paths would fail with EFAULT. Audit sockets are refused, because only the
+    machine's root may write to them, and sudo and login would print errors. Under qemu-user, the filter applies to
+    qemu, which makes this machine's calls.
 
-    Raises MachineError for machines that have no such proot.
+    Raises MachineError for machines without such a proot.
     """
     if platform.architecture not in ("amd64", "386", "arm64", "arm"):
         raise MachineError(f"no filter for proot is known for {platform}", "use another runtime: userns")

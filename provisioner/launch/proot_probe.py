@@ -1,14 +1,14 @@
-"""The probe of proot: a small executable that start.sh and doctor run inside of a proot, to learn what it translates.
+"""The proot probe: a small executable that start.sh and doctor run in proot, to find out which calls it translates.
 
     proot-probe PATH
     proot-probe - FILE
 
-PATH is a file that only the guest has. Each of three system calls looks for it. Exit status: `WORKS`, and the sum of
-the numbers in `CALLS` of those that looked among the host's files. A call that the kernel doesn't have, or that proot
-refuses, does no harm: libraries use another one then.
+PATH is a file that exists only inside. The probe looks it up by each of three system calls. Its exit status is `WORKS`
+plus the numbers in `CALLS` of the calls that didn't find it, since they looked among the host's files. A call that the
+kernel lacks or proot refuses doesn't count, because libraries then use another call.
 
-The second form, for a shell that has no stat(1) at hand for little, prints the identity of FILE: its inode, size, times
-and device, in letters. It prints nothing, and succeeds, where there is no statx(2).
+The second form replaces stat(1), whose start would take longer: it prints the identity of FILE, its inode, size, times
+and device, in letters. Without statx(2), it prints nothing and exits with 0.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from provisioner.launch.assembler import Assembler
 from provisioner.launch.static_helper import assembler_for
 
 WORKS = 64
-"""Added to the exit status, which is that of proot itself without it."""
+"""Added to the exit status. A lower status is proot's own."""
 CALLS = {"statx": 1, "faccessat2": 2, "openat2": 4}
-"""The calls that are tried, with a number for each."""
+"""The calls that are tried, each with its bit in the exit status."""
 
 _NUMBERS = """
              amd64  386  arm arm64 riscv64
@@ -35,13 +35,13 @@ write            1    4    4    64      64
 _AT_FDCWD, _ENOENT = -100, -2
 _STATX_TYPE, _STATX_BASIC_STATS = 1, 0x7FF
 _HOW, _HOW_SIZE, _STATX, _TEXT = 0, 24, 64, 512
-"""Places in the frame: struct open_how (openat2(2)), struct statx (statx(2)), and letters."""
+"""Offsets in the frame: struct open_how (openat2(2)), struct statx (statx(2)), and the letters."""
 _INODE, _ATIME, _BTIME, _END = 32, 64, 80, 144
-"""Members of struct statx: from the inode on, up to the device. The time of the last access changes."""
+"""Offsets in struct statx. The identity has the bytes from _INODE to _END; the access time is set to 0."""
 
 
 def proot_probe(platform: Platform) -> bytes:
-    """Return the probe for machines of `platform`, an ELF executable. Raises MachineError where there is none."""
+    """Return the probe for machines of `platform`, an ELF executable. Raises MachineError for other machines."""
     p = assembler_for(platform, _NUMBERS)
     p.read("argc", "stack")
     p.frame("answer", _STATX)
@@ -63,7 +63,7 @@ def proot_probe(platform: Platform) -> bytes:
 
 
 def _print_identity(p: Assembler) -> None:
-    """Print two letters for each byte of the answer of statx(2)."""
+    """Print two letters for each byte of the result of statx(2)."""
     p.label("identity")
     p.read("path", "stack", 3 * p.word)
     p.call("statx", _AT_FDCWD, "path", 0, _STATX_BASIC_STATS, "answer")
@@ -91,7 +91,7 @@ def _print_identity(p: Assembler) -> None:
 
 
 def _count(p: Assembler, call: str) -> None:
-    """Add the number of the call that was made if it found nothing."""
+    """Add the bit of the call if its result is ENOENT."""
     p.jump_if("result", "!=", _ENOENT, f"after {call}")
     p.add("status", CALLS[call])
     p.label(f"after {call}")

@@ -1,4 +1,4 @@
-"""Directories that older versions made: what start.sh is today goes into them, and their settings stay."""
+"""Updates start.sh, helper and filters of directories that older versions made, and keeps their settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from provisioner.launch.runtime_files import RuntimeFile, runtime_files
 from provisioner.launch.script import body
 
 _FORMER_NAMES = {"made": GENERATED}
-"""Folders in `.provision/` that older versions called differently."""
+"""Folders in `.provision/` by their names in older versions."""
 
 _HEADER = re.compile(
     rb"#!(?P<shell>[^\n ]*)[^\n]*\n"
@@ -30,18 +30,18 @@ _VALUE = re.compile(rb"([a-z_]+)=((?:'[^']*'|\"'\"|[\w@%+=:,./-])*)\n")
 
 @dataclass(frozen=True)
 class Outdated:
-    """What in a directory isn't as this version writes it."""
+    """The files of a directory that differ from what this version writes."""
 
     script: bytes | None
-    """The content of start.sh with this version's body, None where it is up to date or was edited."""
+    """The new content of start.sh; None if it is up to date or was edited."""
     is_edited: bool
-    """Whether somebody has edited the body of start.sh, which then stays."""
+    """Whether the body of start.sh was edited, so that it is not replaced."""
     files: tuple[RuntimeFile, ...]
-    """The helper and filters of this version that differ."""
+    """The helper and filters of this version that differ from those in the directory."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the paths of what is written anew, relative to the directory."""
+        """Return the paths of the files that `renew` writes, relative to the directory."""
         script = (SCRIPT,) if self.script else ()
         return (*script, *(f"{FOLDER}/{file.name}" for file in self.files))
 
@@ -63,10 +63,10 @@ def find_outdated(directory: Path, platform: Platform) -> Outdated:
 
 
 def script_anew(script: bytes, shell: str) -> tuple[bytes, bool] | None:
-    """Return start.sh with this version's body, a `shell` of this machine, and the settings of another start.sh.
+    """Return start.sh with this version's body, the interpreter `shell`, and the settings of the start.sh `script`.
 
-    Settings are data, whoever has written them: nothing of them is shell text that would run. The second value is
-    whether the other one's body was edited, which is lost. Returns None where it isn't a start.sh of provision.
+    The settings are only data, also if an attacker has written them: none becomes shell code. The second value says
+    whether the body of `script` was edited, so that edits are lost. Return None if it isn't a start.sh of provision.
     """
     header = _HEADER.match(script)
     if header is None:
@@ -77,13 +77,13 @@ def script_anew(script: bytes, shell: str) -> tuple[bytes, bool] | None:
 
 
 def settings_of(script: bytes) -> dict[str, bytes]:
-    """Return the settings at the top of a start.sh, by name, quoted for the shell; none where it has no such top."""
+    """Return the settings at the top of a start.sh, by name, quoted for the shell; none for any other script."""
     header = _HEADER.match(script)
     return {name.decode(): quoted for name, quoted in _VALUE.findall(header["values"])} if header else {}
 
 
 def change_settings(script: bytes, before: bytes, after: bytes) -> bytes:
-    """Return `script` with the settings that differ between two other start.sh. Others stay, also those of a user."""
+    """Return `script` with the settings that differ between `before` and `after` changed to those of `after`."""
     was, is_now = settings_of(before), settings_of(after)
     changed = {name: quoted for name, quoted in is_now.items() if was.get(name) != quoted}
     shell = after.partition(b"\n")[0].removeprefix(b"#!").split(b" ")[0]
@@ -91,9 +91,9 @@ def change_settings(script: bytes, before: bytes, after: bytes) -> bytes:
 
 
 def keep_defaults(new: bytes, old: bytes) -> bytes:
-    """Return the start.sh `new` with interpreter and defaults of options of `old`, another one; `new` if that has none.
+    """Return the start.sh `new` with the interpreter and the defaults of options of the start.sh `old`.
 
-    So an update keeps what the user has chosen for the directory.
+    So an update keeps the user's choices for the directory. If one of them isn't a start.sh of provision, return `new`.
     """
     header, former = _HEADER.match(new), _HEADER.match(old)
     if header is None or former is None:
@@ -104,7 +104,7 @@ def keep_defaults(new: bytes, old: bytes) -> bytes:
 
 
 def renew(directory: Path, outdated: Outdated) -> None:
-    """Write what is outdated anew. start.sh keeps its settings, mode and time. Raises OSError."""
+    """Replace the outdated files. start.sh keeps its settings, mode and time. Raises OSError."""
     with (
         closing_descriptor(os.open(directory, DIRECTORY)) as top,
         closing_descriptor(os.open(FOLDER, DIRECTORY, dir_fd=top)) as folder,
@@ -118,7 +118,7 @@ def renew(directory: Path, outdated: Outdated) -> None:
         if outdated.script:
             old_script = _content(directory / SCRIPT) or b""
             status = os.stat(SCRIPT, dir_fd=top, follow_symlinks=False)
-            if BODY_DIGEST.encode() not in old_script:  # nobody knows whether it was edited
+            if BODY_DIGEST.encode() not in old_script:  # it may have been edited
                 replace_in(folder, OLD_SCRIPT, old_script, 0o644)
             replace_in(top, SCRIPT, outdated.script, status.st_mode & 0o777)
             times = (status.st_atime_ns, status.st_mtime_ns)
@@ -126,7 +126,7 @@ def renew(directory: Path, outdated: Outdated) -> None:
 
 
 def _content(path: Path) -> bytes | None:
-    """Return the content of a regular file, None where there is none."""
+    """Return the content of a regular file, or None."""
     if path.is_symlink() or not path.is_file():
         return None
     return path.read_bytes()

@@ -1,4 +1,4 @@
-"""What start.sh uses of `.provision/` that depends on this machine: the static helper and the seccomp filters."""
+"""The files in `.provision/` that depend on the machine: executables and seccomp filters for start.sh."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RuntimeFile:
 
 
 def runtime_files(platform: Platform) -> tuple[RuntimeFile, ...]:
-    """Return the files for machines of `platform`; without the helper or the filters where there are none for it."""
+    """Return the files for machines of `platform`, as far as they exist for it."""
     files = []
     with suppress(MachineError):
         files.append(RuntimeFile(EMULATION_FILTER, root_emulation(platform)))
@@ -60,6 +60,6 @@ def has_helper(files: tuple[RuntimeFile, ...]) -> bool:
 
 
 def write_files(folder: int, files: tuple[RuntimeFile, ...]) -> None:
-    """Write the files to the folder `.provision`, which is open. Raises OSError."""
+    """Write the files to `.provision`, open as `folder`. Raises OSError."""
     for file in files:
         write_new(folder, file.name, file.content, file.mode)

@@ -46,7 +46,7 @@ PARTS = (
     "sessions",
     "detach",
 )
-"""The parts in their order in start.sh: each is scripts/start/NAME.sh, and defines functions."""
+"""The parts in the order of start.sh. Each is scripts/start/NAME.sh, and defines functions."""
 
 _READ_OPTIONS = b"""
 prepare_shell
@@ -59,26 +59,26 @@ done
 _WRITTEN = b"# Written by provision."
 """Begins a comment at the top of start.sh."""
 _LAST_LINE = b'main "$@"\n'
-"""Runs the script. It comes last, so that a shell has read all functions by then."""
+"""Starts the script. It is the last line, so that the shell has read all functions before."""
 
 
 def is_broken(script: bytes) -> bool:
-    """Return whether a start.sh can't run: it is no script, or one of provision whose end is missing.
+    """Return whether a start.sh is damaged: it isn't a script, or it is provision's and its end is missing.
 
-    Another script, which a user has put there, isn't broken.
+    A script that a user has written instead isn't damaged.
     """
     return not script.startswith(b"#!") or (_WRITTEN in script and _LAST_LINE.rstrip() not in script)
 
 
 def body() -> bytes:
-    """Return what follows the quoted assignments in start.sh. It is the same for all images."""
+    """Return the part of start.sh after the quoted assignments. It is the same for all images."""
     return b"\n".join([*(read_resource("scripts/start", f"{name}.sh") for name in PARTS), _LAST_LINE])
 
 
 def options_reader() -> bytes:
-    """Return a script that reads the options of start.sh in its words, and does nothing else.
+    """Return a script that parses the options of start.sh, and does nothing else.
 
-    Where one can't be had, it says so on standard error and exits with 125, as start.sh does.
+    For an invalid option, it prints start.sh's message on standard error and exits with 125.
     """
     assignments = [f"{field.name}=''\n".encode() for field in fields(LaunchSettings)]
     return b"".join([*assignments, body().removesuffix(_LAST_LINE), _READ_OPTIONS])

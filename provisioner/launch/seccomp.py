@@ -1,7 +1,7 @@
-"""The seccomp filters (seccomp(2)) of containers, as start.sh installs them.
+"""The seccomp filters (seccomp(2)) that start.sh installs for containers.
 
-`container_filter` refuses what only the whole machine's administrator may do. `root_emulation` answers in the kernel's
-place in user namespaces with a single id, and refuses the same.
+`container_filter` refuses system calls that administer the machine. `root_emulation` refuses the same, and emulates
+root in user namespaces with one id by returning success for further calls.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from provisioner.launch.bpf import SUCCESS, Argument, Rule, program, refuse
 from provisioner.launch.syscalls import abis
 
 _CLONE_NEW = 0x7E020080
-"""All of CLONE_NEW* (clone(2))."""
+"""All flags CLONE_NEW* (clone(2))."""
 _CLONE_NEWUSER = 0x10000000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _AF_VSOCK = 40
@@ -28,7 +28,7 @@ _CONTAINER = (
     Rule(
         _NO_PERMISSION,
         (
-            # keyrings are shared by everybody with the same user id
+            # keyrings are shared by all processes with the same user id
             *("add_key", "keyctl", "request_key"),
             # the kernel's code and state
             *(
@@ -53,11 +53,11 @@ _CONTAINER = (
             "fanotify_init",
             # other processes' memory and descriptors
             *("kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev"),
-            # where memory is
+            # placement of memory
             *("get_mempolicy", "mbind", "migrate_pages", "move_pages", "set_mempolicy", "set_mempolicy_home_node"),
         ),
     ),
-    # Its flags are in memory, where no filter can see them; libraries use clone(2) then.
+    # Its flags are in memory, which filters can't read. Libraries use clone(2) instead.
     Rule(_NO_SUCH_CALL, ("clone3",)),
     Rule(_NO_PERMISSION, ("unshare",), Argument(0, (0,), mask=_CLONE_NEW, among=False)),
     Rule(_NO_PERMISSION, ("clone",), Argument(0, (_CLONE_NEWUSER,), mask=_CLONE_NEWUSER)),
@@ -89,40 +89,39 @@ _BACKGROUND = (Rule(refuse(errno.ENOTTY), ("ioctl",), Argument(1, (_TIOCGPGRP, _
 
 
 def root_emulation(platform: Platform) -> bytes:
-    """Return the filter that emulates root in a user namespace with a single id, for `bwrap --seccomp FD`.
+    """Return the filter that emulates root in a user namespace with one id, as an array of struct sock_filter.
 
-    Calls that change owners, user and group ids or capabilities, and calls that make device nodes, return 0 and do
-    nothing. Nothing is remembered: a program that checks afterwards sees that it is still root and that root owns the
-    file. Before that come the rules of `container_filter`.
+    Calls that change owners, user and group ids or capabilities, and calls that make device nodes, return 0 and have no
+    effect. A program that checks afterwards sees that it is still root and that root owns the file. The filter also has
+    the rules of `container_filter`.
 
-    `platform` is that of the machine, not of the image: qemu-user makes the machine's system calls. The same bytes
-    work on all machines with its byte order, also for their 32-bit ABIs. Raises MachineError for an unknown
-    architecture.
+    `platform` is the machine's, not the image's: qemu-user makes the machine's system calls. The same bytes work on all
+    machines with its byte order, also for their 32-bit ABIs. Raises MachineError for an unknown architecture.
     """
-    return _compiled((*_ROOT_EMULATION, *_CONTAINER), platform)
+    return _compile((*_ROOT_EMULATION, *_CONTAINER), platform)
 
 
 def container_filter(platform: Platform) -> bytes:
     """Return the filter for all other containers in chroot and user namespaces.
 
-    It refuses with EPERM what Docker's default profile refuses without CAP_SYS_ADMIN and the like: keyrings, kernel
-    modules, mounts, other namespaces, input that is faked for a terminal (TIOCSTI). `platform` is the machine's, as
-    for `root_emulation`. Raises MachineError for an unknown architecture.
+    It refuses with EPERM the calls that Docker's default profile refuses without additional capabilities: keyrings,
+    kernel modules, mounts, other namespaces, input into a terminal (TIOCSTI). `platform` is the machine's, as for
+    `root_emulation`. Raises MachineError for an unknown architecture.
     """
-    return _compiled(_CONTAINER, platform)
+    return _compile(_CONTAINER, platform)
 
 
 def background_filter(platform: Platform) -> bytes:
     """Return the filter that start.sh adds for a container in a terminal's background.
 
-    The process group in the foreground (tcgetpgrp(3), tcsetpgrp(3)) can't be asked for or changed, as if this were no
-    terminal: shells do without job control, and whoever reads from the terminal is stopped. `platform` is that of the
-    machine. Raises MachineError for an unknown architecture.
+    tcgetpgrp(3) and tcsetpgrp(3) fail as if the file were no terminal: so shells turn job control off, and the kernel
+    stops processes that read from the terminal. `platform` is the machine's. Raises MachineError for an unknown
+    architecture.
     """
-    return _compiled(_BACKGROUND, platform)
+    return _compile(_BACKGROUND, platform)
 
 
-def _compiled(rules: tuple[Rule, ...], platform: Platform) -> bytes:
+def _compile(rules: tuple[Rule, ...], platform: Platform) -> bytes:
     if platform.architecture not in _LITTLE_ENDIAN + _BIG_ENDIAN:
         raise MachineError(f"no seccomp filter is known for {platform}", "use another runtime: proot")
     little_endian = platform.architecture in _LITTLE_ENDIAN

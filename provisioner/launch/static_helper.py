@@ -1,20 +1,18 @@
-"""The static helper: a small executable that start.sh puts before a command, for what shells can't do.
+"""The static helper: a small executable by which start.sh runs a command, for the steps that shells can't do.
 
     helper FILTER FLAGS [HOSTNAME] [CAPABILITIES] [MOUNT... -] [PROGRAM [ARGUMENT...]]
 
 FILTER is a file with a seccomp filter (an array of struct sock_filter), or `-`. A `+` before it clears the inheritable
 set of capabilities, so that PROGRAM has none that its bounding set lacks (see scripts/start/join.sh). FLAGS is the sum
-of the flags below, in decimal. It opens nothing else, reads no environment, and has no other options, so that there is
-little to get wrong in machine code. In this order it reads the filter, forks (WAIT), sets what signals do
-(DEFAULT_SIGNALS, DIE, QUIT), makes namespaces (NAMESPACES), sets the hostname (HOSTNAME), limits capabilities
-(CAPABILITIES), mounts (MOUNTS), moves the root (ROOT), begins a process group (GROUP), joins a new session keyring
-(KEYRING), closes descriptors (CLOSE, REPORT), gives up new privileges (NO_NEW_PRIVS), clears that set, installs the
-filter, and executes PROGRAM, a path. A process with CAP_SYS_ADMIN installs filters without NO_NEW_PRIVS, so that sudo
-and su go on working.
+of flags of `helper_flags`, in decimal. The helper reads no other files and no environment variables. Its steps, in this
+order: read the filter, fork (WAIT), set actions of signals (DEFAULT_SIGNALS, DIE, QUIT), make namespaces (NAMESPACES),
+set the hostname (HOSTNAME), drop capabilities (CAPABILITIES), mount (MOUNTS), move the rootfs to `/` (ROOT), start a
+process group (GROUP), join a new session keyring (KEYRING), close descriptors (CLOSE, KEEP), set no_new_privs
+(NO_NEW_PRIVS), clear the inheritable set, install the filter, and execute PROGRAM, a path. A process with CAP_SYS_ADMIN
+can install filters without NO_NEW_PRIVS, so that sudo and su still work.
 
-Exit status: PROGRAM's, 0 without one; 125 where something failed before, with a line on standard error, 126 where
-PROGRAM can't be executed, 127 where it doesn't exist. With WAIT also 128 and the number of the signal that ended
-PROGRAM.
+Exit status: PROGRAM's, or 0 without PROGRAM; 125 if a step failed, with a line on standard error; 126 if PROGRAM can't
+be executed; 127 if it doesn't exist. With WAIT also 128 plus the number of the signal that ended PROGRAM.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ _ASSEMBLERS: dict[str, type[Assembler]] = {
     "riscv64": Riscv64,
 }
 ARCHITECTURES = tuple(_ASSEMBLERS)
-"""The architectures that there is a helper for, in the OCI's names."""
+"""The architectures for which the helper exists, by their names in the OCI image-spec."""
 
 _NUMBERS = """
              amd64  386  arm arm64 riscv64
@@ -96,17 +94,17 @@ _CAPABILITY_VERSION = 0x20080522
 _FAILURE = b"start.sh: the static helper has failed: provision doctor says what works here\n"
 
 _FILTER_SIZE = 0x8000
-"""The largest filter that the kernel takes, in bytes (BPF_MAXINSNS)."""
+"""The size in bytes of the largest filter that the kernel accepts (BPF_MAXINSNS)."""
 _REPORT_TO = 3
 """The descriptor of REPORT."""
 _SOCK_FPROG, _STATUS, _CAPABILITIES, _FILTER = 0, 64, 192, 256
 _ALL_SIGNALS, _DEFAULT_ACTION, _OLD_ACTION = 72, 96, 128
-"""Places in the frame."""
+"""Offsets in the frame."""
 
 
 @cache
 def static_helper(platform: Platform) -> bytes:
-    """Return the helper for machines of `platform`, an ELF executable. Raises MachineError where there is none."""
+    """Return the helper for machines of `platform`, an ELF executable. Raises MachineError for other machines."""
     program = assembler_for(platform, _NUMBERS)
     _read_filter(program)
     _fork_and_wait(program)
@@ -124,9 +122,9 @@ def static_helper(platform: Platform) -> bytes:
 
 
 def assembler_for(platform: Platform, numbers: str) -> Assembler:
-    """Return an assembler for machines of `platform`, which finds system calls in a table as `_NUMBERS`.
+    """Return an assembler for machines of `platform`, with the numbers of system calls in a table like `_NUMBERS`.
 
-    Raises MachineError where there is none.
+    Raises MachineError for other machines.
     """
     assembler = _ASSEMBLERS.get(platform.architecture)
     if assembler is None:
@@ -171,7 +169,7 @@ def _read_filter(p: Assembler) -> None:
 
 
 def _fork_and_wait(p: Assembler) -> None:
-    """With WAIT, go on in a child; the parent ends with the child's status."""
+    """With WAIT, fork and continue in the child; the parent waits for it and exits with its status."""
     p.label("fork")
     unless(p, WAIT, "signals")
     p.call("getppid")
@@ -200,7 +198,7 @@ def _fork_and_wait(p: Assembler) -> None:
 
 
 def read_code(p: Assembler) -> None:
-    """Set `code`, the exit status, from `status`, what wait4(2) wrote: 128 and its number for a signal."""
+    """Set `code`, the exit status, from `status`, the result of wait4(2): 128 plus the number for a signal."""
     p.read("code", "status", size=4)
     p.copy("signal", "code")
     p.mask("signal", 0x7F)
@@ -215,14 +213,14 @@ def read_code(p: Assembler) -> None:
 
 
 def keep_status(p: Assembler) -> None:
-    """Let the kernel keep the status of children where SIGCHLD is ignored; `old action` is for the child."""
+    """Set SIGCHLD to its default, since a kernel discards children's statuses if it is ignored. Set `old action`."""
     _default_action(p)
     p.frame("old action", _OLD_ACTION)
     p.call("rt_sigaction", signal.SIGCHLD, "default action", "old action", _MASK_SIZE)
 
 
 def _block_signals(p: Assembler) -> None:
-    """Block all signals, which are for PROGRAM. One that came before has ended this process, and PROGRAM with it."""
+    """Block all signals, which are for PROGRAM."""
     p.frame("all signals", _ALL_SIGNALS)
     for word in range(_MASK_SIZE // p.word):
         p.write("all signals", word * p.word, -1)
@@ -230,7 +228,8 @@ def _block_signals(p: Assembler) -> None:
 
 
 def _die_with(p: Assembler, parent: str, *, otherwise: str) -> None:
-    """With REPORT, let the kernel kill this process when its parent ends, or end now; else go on at a label."""
+    """With REPORT, let the kernel kill this process when `parent` ends; fail if it has ended. Else jump to
+    `otherwise`."""
     unless(p, REPORT, otherwise)
     p.call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     p.call("getppid")
@@ -238,7 +237,7 @@ def _die_with(p: Assembler, parent: str, *, otherwise: str) -> None:
 
 
 def _report(p: Assembler) -> None:
-    """Write the status `code` and end the parent, with REPORT; end with it."""
+    """With REPORT, write the status `code` and end the parent. Then exit with it."""
     unless(p, REPORT, "end")
     p.copy("rest", "code")
     p.copy("digits", int.from_bytes(b"000\n", "little"))
@@ -267,7 +266,7 @@ def _default_action(p: Assembler) -> None:
 
 
 def _set_signals(p: Assembler) -> None:
-    """Set what signals do, and which one the end of the parent sends."""
+    """Reset signals with DEFAULT_SIGNALS, and set the signal for the parent's end with DIE and QUIT."""
     p.label("signals")
     unless(p, DEFAULT_SIGNALS, "signals are left")
     _default_action(p)
@@ -281,7 +280,7 @@ def _set_signals(p: Assembler) -> None:
 
 
 def _prepare(p: Assembler) -> None:
-    """Begin a process group, join a keyring, close descriptors, give up new privileges."""
+    """Start a process group, join a keyring, close descriptors and set no_new_privs, as the flags say."""
     p.label("prepare")
     unless(p, GROUP, "group is left")
     p.call("setpgid", 0, 0)
@@ -309,9 +308,9 @@ def _install_filter(p: Assembler) -> None:
 
 
 def _clear_inheritable(p: Assembler) -> None:
-    """With a `+` before FILTER, clear the inheritable set of capabilities; executing PROGRAM loses what was in it.
+    """With a `+` before FILTER, clear the inheritable set of capabilities, so that PROGRAM doesn't get them.
 
-    A filter that emulates root would answer the call itself, and needs the capabilities to be installed.
+    This comes before the filter is installed, since a filter that emulates root answers capset(2) itself.
     """
     p.label("prepared")
     p.jump_if("clears", "==", 0, "install")
@@ -331,9 +330,9 @@ def _clear_inheritable(p: Assembler) -> None:
 
 
 def execute(p: Assembler) -> None:
-    """Execute the program at `next` in argv, with the words behind it and the environment, which is behind argv.
+    """Execute the program at `next` in argv, with the following words and the environment, which follows argv.
 
-    Places the labels `execute`, and `failed`, which ends with 125.
+    It places the labels `execute`, and `failed`, which exits with 125.
     """
     p.label("execute")
     p.read("path", "next")

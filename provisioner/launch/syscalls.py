@@ -1,4 +1,4 @@
-"""Numbers of system calls, for all machines that containers run on."""
+"""The numbers of system calls, for all machines that containers run on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ARCHES = {
     0x80000016: "s390x",
     0x00000016: "s390",
 }
-"""The column of the table below for each AUDIT_ARCH."""
+"""By AUDIT_ARCH, the column of the table below."""
 
 _NUMBERS = """
                   x86_64    i386     arm generic   ppc64   s390x    s390
@@ -134,9 +134,9 @@ _NEWEST = 469
 _X32 = 0x40000000
 """Set in the numbers of x32 calls, which have the AUDIT_ARCH of x86_64."""
 _X32_OWN = {"ioctl": 514, "kexec_load": 528, "move_pages": 533, "process_vm_readv": 539, "process_vm_writev": 540}
-"""Calls with a number of their own in x32. Some kernels take x86_64's number of them, too."""
+"""Calls with another number in x32. Some kernels accept x86_64's numbers of them, too."""
 _X32_NEWEST = _X32 | 547
-"""pwritev2(2): x32's own numbers are above those of the other calls."""
+"""pwritev2(2), the highest number: x32's own numbers are above those of the other calls."""
 
 
 @cache

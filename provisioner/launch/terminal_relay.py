@@ -1,25 +1,25 @@
-"""The terminal relay: a small executable that gives a command a terminal of its own (pty(7)), as docker's -t does.
+"""The terminal relay: a small executable that runs a command on a new terminal (pty(7)), as docker's -t does.
 
     terminal-relay ANSWER PROGRAM ARGUMENT ARGUMENT WORD [ARGUMENT...]
 
-The relay executes PROGRAM with a new terminal, which has the modes and the size of this one, and with ANSWER in place
-of WORD. Where no terminal can be made (no devpts, none left, Linux before 4.13) it becomes PROGRAM, with WORD, on the
-terminal that there is.
+The relay runs PROGRAM on a new terminal with the modes and the size of this one, and with ANSWER instead of WORD. If no
+terminal can be made (no devpts, none left, Linux before 4.13), it executes PROGRAM with WORD, on this terminal.
 
-ANSWER `yes`: standard input, output and error are one terminal. PROGRAM gets the new one in their place, and a
-session of its own. In the foreground this terminal is raw: what is typed, Ctrl-C and Ctrl-Z too, reaches the new one.
-In the background the relay reads nothing, and looks every fifth of a second whether that has changed. SIGINT and
-SIGQUIT reach all that Ctrl-C would, and SIGTSTP stops the relay alone.
+ANSWER `yes`: standard input, output and error are one terminal. They are the new terminal for PROGRAM, which has a
+session of its own. In the foreground, the relay makes this terminal raw and passes all input to the new one, also
+Ctrl-C and Ctrl-Z. In the background, the relay reads no input, and checks every fifth of a second whether it is in the
+foreground. It sends SIGINT and SIGQUIT to the processes that Ctrl-C would reach. SIGTSTP stops only the relay.
 
-ANSWER `1`, `2` or `12`: these descriptors are one terminal. PROGRAM gets the new one in their place, only to write
-to, and stays in the session and the process group: keys and signals of this terminal reach both.
+ANSWER `1`, `2` or `12`: these descriptors are one terminal. They are the new terminal for PROGRAM, which can only write
+to it. PROGRAM stays in the session and the process group, so that keys and signals of this terminal reach the relay and
+PROGRAM.
 
-A new size is passed on, and signals that come from elsewhere, also while this terminal is stopped (Ctrl-S). When the
+The relay passes on a new size and signals from other processes, also while this terminal is stopped (Ctrl-S). When the
 relay is killed, the kernel kills PROGRAM.
 
-Exit status: PROGRAM's; 128 and the number of the signal that ended it; 125 to 127 as the static helper's. At the end
-the terminal has its modes back. What others still write to the new terminal then is shown up to 128 KiB. It waits
-for a terminal that is stopped, but not after SIGHUP or SIGTERM.
+Exit status: PROGRAM's; 128 plus the number of the signal that ended it; 125 to 127 as the static helper's. At the end,
+the relay restores the modes of this terminal. It shows at most 128 KiB of what other processes write to the new
+terminal after PROGRAM has ended. It waits while this terminal is stopped, except after SIGHUP or SIGTERM.
 """
 
 from __future__ import annotations
@@ -86,26 +86,26 @@ _NOT_RAW = {
     4: 0o1,  # c_oflag: OPOST
     12: 0o100113,  # c_lflag: ISIG ICANON ECHO ECHONL IEXTEN
 }
-"""What cfmakeraw(3) clears, by the place in the kernel's struct termios, but for the size of characters: eight bits."""
+"""The bits that cfmakeraw(3) clears, by their offset in the kernel's struct termios, except for those of CSIZE."""
 _TIME_AND_MINIMUM, _ONE_BYTE = 22, 0x0100
-"""Where c_cc[VTIME] and c_cc[VMIN] are, and both: read(2) returns at once with one byte."""
+"""The offset of c_cc[VTIME] and c_cc[VMIN], and their values: read(2) returns as soon as there is one byte."""
 _OTHERS, _RAW, _UNSURE, _LEFT = 0, 1, 2, 3
-"""Modes of this terminal: not changed now, raw, raw unless others have changed them, or never to be changed."""
+"""States of this terminal's modes: not changed, raw, raw unless others have changed them, never to be changed."""
 _SI_KERNEL = 0x80
-"""siginfo's si_code of a signal that the terminal has sent, to the whole process group."""
+"""The si_code (siginfo) of a signal that the terminal has sent to its whole process group."""
 
 _STATUS, _NUMBER, _SIZE, _SAVED, _ALL_SIGNALS = 0, 8, 16, 24, 64
 _RAW_MODES, _PATH, _OLD_MASK, _INFO, _INFO_SIZE = 224, 264, 280, 288, 128
-"""Places in the frame, and a size. From 96 to 160 are those of `keep_status`."""
+"""Offsets in the frame, and a size. `keep_status` uses 96 to 160."""
 
 _LAST_OUTPUT = 0x20000
-"""How much is shown after PROGRAM has ended, in bytes: others may write without an end."""
+"""The most bytes of output that are shown after PROGRAM has ended, since other processes may write endlessly."""
 _LOOK, _LAST_WAIT = 200_000_000, 100_000_000
-"""How often the relay looks whether it is in the foreground, and how long it waits for last output; in nanoseconds."""
+"""The interval of checks for the foreground, and the longest wait for the last output; in nanoseconds."""
 
 
 def terminal_relay(platform: Platform) -> bytes:
-    """Return the relay for machines of `platform`, an ELF executable. Raises MachineError where there is none."""
+    """Return the relay for machines of `platform`, an ELF executable. Raises MachineError for other machines."""
     program = assembler_for(platform, _NUMBERS)
     _make_terminal(program)
     _start_child(program)
@@ -122,7 +122,7 @@ def terminal_relay(platform: Platform) -> bytes:
 
 
 def _make_terminal(p: Assembler) -> None:
-    """Make the terminal: its ends are `master` and `slave`. Go on at `execute` where that fails."""
+    """Make the terminal with the descriptors `master` and `slave`. Jump to `execute` if that fails."""
     p.read("argc", "stack")
     p.jump_if("argc", "<", 6, "failed")
     p.copy("next", "stack")
@@ -150,8 +150,8 @@ def _make_terminal(p: Assembler) -> None:
     p.jump_if("slave", "<", 0, "execute")
     p.read("answer", "stack", 2 * p.word)
     p.read("kind", "answer", size=1)
-    p.copy("terminal", 0)  # where size and modes are
-    p.copy("screen", 1)  # where output goes
+    p.copy("terminal", 0)  # the descriptor for size and modes
+    p.copy("screen", 1)  # the descriptor for output
     p.jump_if("kind", "==", ord("y"), "is chosen")
     p.copy("terminal", "kind")
     p.add("terminal", -ord("0"))
@@ -169,7 +169,7 @@ def _make_terminal(p: Assembler) -> None:
 
 
 def _make_raw(p: Assembler) -> None:
-    """Set `raw modes` to those of this terminal, made raw."""
+    """Set `raw modes` to the raw form of this terminal's modes."""
     p.call("ioctl", "terminal", _TCGETS, "raw modes")
     for place, bits in _NOT_RAW.items():
         p.read("bits", "raw modes", place, 4)
@@ -179,13 +179,13 @@ def _make_raw(p: Assembler) -> None:
 
 
 def _copy_size(p: Assembler) -> None:
-    """Give the new terminal the size of this one. The kernel tells the foreground process of the new one."""
+    """Set the size of the new terminal to this one's. The kernel sends SIGWINCH to its foreground processes."""
     p.call("ioctl", "terminal", _TIOCGWINSZ, "size")
     p.call("ioctl", "master", _TIOCSWINSZ, "size")
 
 
 def _start_child(p: Assembler) -> None:
-    """Block all signals, which are read from `signals` from now on, and fork; go on in the parent."""
+    """Block all signals, open `signals` (signalfd(2)) to read them, and fork. Continue in the parent."""
     for word in range(_MASK_SIZE // p.word):
         p.write("all signals", word * p.word, -1)
     p.call("rt_sigprocmask", _SIG_SETMASK, "all signals", "old mask", _MASK_SIZE)
@@ -198,7 +198,7 @@ def _start_child(p: Assembler) -> None:
 
 
 def _run_child(p: Assembler) -> None:
-    """Become PROGRAM, on the new terminal."""
+    """In the child, execute PROGRAM on the new terminal."""
     p.copy("at", "answer")
     p.jump_if("kind", "!=", ord("y"), "next")
     p.call("setsid")
@@ -223,7 +223,7 @@ def _run_child(p: Assembler) -> None:
 
 
 def _begin(p: Assembler) -> None:
-    """Set what the loop goes by: `modes` of this terminal, and the variables of streams."""
+    """Set the variables of the loop: `modes`, the state of this terminal's modes, and those of the streams."""
     p.label("parent")
     p.jump_if("child", "<", 0, "failed")
     p.call("close", "slave")
@@ -232,14 +232,14 @@ def _begin(p: Assembler) -> None:
     begin_streams(p)
     open_screen(p)
     p.copy("shown", 0)
-    p.copy("is told to end", 0)
+    p.copy("must end", 0)
     p.copy("modes", _OTHERS)
     p.jump_if("kind", "==", ord("y"), "loop")
     p.copy("modes", _LEFT)
 
 
 def _take_terminal(p: Assembler) -> None:
-    """Make this terminal raw, if this process is in its foreground. Set `timeout`: how long to wait for anything."""
+    """If this process is in the foreground, make this terminal raw. Set `timeout` for the next wait."""
     p.label("loop")
     p.copy("timeout", 0)
     p.jump_if("modes", "==", _RAW, "wait")
@@ -261,7 +261,7 @@ def _take_terminal(p: Assembler) -> None:
 
 
 def _unless_foreground(p: Assembler, label: str) -> None:
-    """Go on at `label` in the terminal's background. Where there is no job control, all is the foreground."""
+    """Jump to `label` if this process is in the terminal's background. Without job control, it never is."""
     p.call("ioctl", 0, TIOCGPGRP, "number")
     p.jump_if("result", "<", 0, f"foreground, not {label}")
     p.read("group", "number", size=4)
@@ -271,12 +271,12 @@ def _unless_foreground(p: Assembler, label: str) -> None:
 
 
 def _receive_signal(p: Assembler) -> None:
-    """Read a signal, and do what it is for."""
+    """Read a signal and handle it."""
     unless_ready(p, SIGNALS, "output")
     p.call("read", "signals", "info", _INFO_SIZE)
     p.jump_if("result", "<", _INFO_SIZE, "output")
     p.read("signal", "info", size=4)
-    _note_end(p, "not told to end")
+    _note_end(p, "need not end")
     for number, label in {
         signal.SIGCHLD: "child has changed",
         signal.SIGWINCH: "size has changed",
@@ -321,16 +321,16 @@ def _receive_signal(p: Assembler) -> None:
 
 
 def _note_end(p: Assembler, label: str) -> None:
-    """Set `is told to end` if the `signal` says so; go on at `label`."""
-    p.jump_if("signal", "==", signal.SIGTERM, f"told, or {label}")
+    """Set `must end` if the `signal` is SIGHUP or SIGTERM, then continue at `label`."""
+    p.jump_if("signal", "==", signal.SIGTERM, f"ends, or {label}")
     p.jump_if("signal", "!=", signal.SIGHUP, label)
-    p.label(f"told, or {label}")
-    p.copy("is told to end", 1)
+    p.label(f"ends, or {label}")
+    p.copy("must end", 1)
     p.label(label)
 
 
 def _restore(p: Assembler, label: str) -> None:
-    """Give this terminal its modes back, if this process has changed them and is in the foreground."""
+    """Restore this terminal's modes, if this process has changed them and is in the foreground."""
     p.jump_if("modes", "==", _OTHERS, label)
     p.jump_if("modes", "==", _LEFT, label)
     _unless_foreground(p, f"not {label}")
@@ -341,7 +341,7 @@ def _restore(p: Assembler, label: str) -> None:
 
 
 def _end(p: Assembler) -> None:
-    """Show the last output, and end with PROGRAM's status."""
+    """Show the last output, and exit with PROGRAM's status."""
     p.label("ended")
     p.jump_if("unwritten", "==", 0, "more")
     _wait_for_screen(p)
@@ -362,11 +362,12 @@ def _end(p: Assembler) -> None:
 
 
 def _wait_for_screen(p: Assembler) -> None:
-    """Wait until this terminal takes more output. If this process is told to end, wait a moment, then end."""
+    """Wait until this terminal accepts output. If this process must end, wait for a moment only, then jump to
+    `ended`."""
     poll(p, TERMINAL, "screen", POLLOUT)
     poll(p, MASTER, "signals", POLLIN)
     p.copy("timeout", 0)
-    p.jump_if("is told to end", "==", 0, "wait for screen")
+    p.jump_if("must end", "==", 0, "wait for screen")
     set_timeout(p, _LAST_WAIT)
     p.label("wait for screen")
     p.call("ppoll", "polls", 2, "timeout", 0, _MASK_SIZE)
@@ -374,6 +375,6 @@ def _wait_for_screen(p: Assembler) -> None:
     unless_ready(p, MASTER, "no signal")
     p.call("read", "signals", "info", _INFO_SIZE)
     p.read("signal", "info", size=4)
-    _note_end(p, "not told to end meanwhile")
+    _note_end(p, "need not end meanwhile")
     p.label("no signal")
     unless_ready(p, TERMINAL, "ended")

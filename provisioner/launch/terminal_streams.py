@@ -1,10 +1,10 @@
-"""The streams of the terminal relay: what waits for them and copies them, and where they are in its frame.
+"""The streams of the terminal relay: the steps that wait for them and copy them, and their offsets in its frame.
 
-Their variables: `rest` is how much of what was typed has not been passed on, from `at` on. `reads`, `receives` and
-`types` say whether this terminal can be read, whether somebody has the new one open, and whether what is typed is for
-it. `screen` is the descriptor that output goes to, `master` the new terminal's, and `signals` that of signalfd(2).
-`unwritten` is how much output this terminal has not taken yet, from `from` on: it may be stopped, by Ctrl-S or by a
-connection that hangs, and signals have to be heeded meanwhile.
+Their variables: `rest` is the number of bytes of input that have not been passed on, at the address `at`. `reads` says
+whether this terminal can be read, `receives` whether a process has the new terminal open, `types` whether input is
+passed to it. `screen` is the descriptor for output, `master` the new terminal's, and `signals` that of signalfd(2).
+`unwritten` is the number of bytes of output that this terminal has not accepted yet, at the address `from`: it may be
+stopped by Ctrl-S or by a hanging connection, while signals must still be handled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from provisioner.launch.assembler import Assembler, Operand
 
 TERMINAL, MASTER, SIGNALS, _SCREEN = 0, 8, 16, 24
-"""The places of the structs pollfd. The first ones are also used alone."""
+"""The offsets of the structs pollfd. The first ones are also used alone."""
 POLLIN, POLLOUT = 1, 4
 TIOCGPGRP = 0x540F
 """Fails for a terminal that isn't the session's."""
@@ -21,11 +21,11 @@ _AT_FDCWD, _O_WRONLY, _O_NOCTTY, _O_NONBLOCK, _O_CLOEXEC = -100, 0o1, 0o400, 0o4
 _MASK_SIZE = 8
 
 _TIME, _POLLS, _INPUT, _INPUT_SIZE, _OUTPUT, _OUTPUT_SIZE = 512, 528, 1024, 4096, 8192, 16384
-"""Places in the frame, behind those of the relay, and sizes."""
+"""Offsets in the frame, after those of the relay, and sizes."""
 
 
 def begin_streams(p: Assembler) -> None:
-    """Set the variables that the other functions go by."""
+    """Set the variables of the other functions."""
     for name, place in {"time": _TIME, "polls": _POLLS, "input": _INPUT, "output": _OUTPUT}.items():
         p.frame(name, place)
     for name, value in {"reads": 1, "receives": 1, "types": 0, "rest": 0, "unwritten": 0}.items():
@@ -33,9 +33,11 @@ def begin_streams(p: Assembler) -> None:
 
 
 def open_screen(p: Assembler) -> None:
-    """Open this terminal anew as `screen`, so that a write never waits; others use the old descriptor, as it is.
+    """Open this terminal again as `screen`, non-blocking. Other processes share the old descriptor, which isn't
+    changed.
 
-    Where another user owns the terminal, it can only be opened as the session's. If it isn't that, a write waits.
+    If another user owns the terminal, it can be opened only as the session's /dev/tty. If it isn't that either, writes
+    to it block.
     """
     flags = _O_WRONLY | _O_NOCTTY | _O_NONBLOCK | _O_CLOEXEC
     write_path(p, "/proc/self/fd/?")
@@ -55,9 +57,9 @@ def open_screen(p: Assembler) -> None:
 
 
 def wait(p: Assembler) -> None:
-    """Wait for a signal, for output, for what is typed, or until these can be shown and passed on.
+    """Wait for a signal, output or input, or until output can be shown and input passed on.
 
-    More is read only when all is shown or passed on, and nothing in the background.
+    More is read only after the former bytes were shown or passed on. In the background, no input is read.
     """
     p.label("wait")
     poll(p, SIGNALS, "signals", POLLIN)
@@ -89,7 +91,7 @@ def wait(p: Assembler) -> None:
 
 
 def receive_output(p: Assembler) -> None:
-    """Show what is written to the new terminal."""
+    """Show output that was written to the new terminal."""
     p.label("output")
     p.jump_if("unwritten", "==", 0, "all is written")
     unless_ready(p, _SCREEN, "input")
@@ -106,8 +108,10 @@ def receive_output(p: Assembler) -> None:
 
 
 def receive(p: Assembler, none: str, *, otherwise: str) -> None:
-    """Read from the new terminal; `count` is how much it was, and all of it is `unwritten`. Go on at the label `none`
-    if there is nothing, or `otherwise` if nobody has the new terminal open."""
+    """Read output from the new terminal: set `count` and `unwritten` to the number of bytes.
+
+    Jump to `none` if there is no output, or to `otherwise` if no process has the new terminal open.
+    """
     p.call("read", "master", "output", _OUTPUT_SIZE)
     p.jump_if("result", "==", _EAGAIN, none)
     p.jump_if("result", "<", 1, otherwise)
@@ -117,12 +121,12 @@ def receive(p: Assembler, none: str, *, otherwise: str) -> None:
 
 
 def show(p: Assembler, done: str, *, otherwise: str) -> None:
-    """Write to this terminal what is `unwritten`. Go on at the label `done`, or `otherwise` if it takes no more now."""
+    """Write the `unwritten` bytes to this terminal. Jump to `done`, or to `otherwise` if it accepts no more now."""
     p.label(f"write, then {done}")
     p.call("write", "screen", "from", "unwritten")
     p.jump_if("result", "==", _EAGAIN, otherwise)
     p.jump_if("result", ">=", 0, f"written, then {done}")
-    p.copy("result", "unwritten")  # a terminal that is gone takes nothing any more
+    p.copy("result", "unwritten")  # the terminal is gone: the bytes are dropped
     p.label(f"written, then {done}")
     p.add("from", "result")
     p.subtract("unwritten", "result")
@@ -131,7 +135,7 @@ def show(p: Assembler, done: str, *, otherwise: str) -> None:
 
 
 def pass_input(p: Assembler) -> None:
-    """Read what is typed, if all before is passed on, and pass on what the new terminal takes."""
+    """Read input if all former input was passed on, and pass on as much as the new terminal accepts."""
     p.label("input")
     p.jump_if("rest", "!=", 0, "pass on")
     unless_ready(p, TERMINAL, "loop")
@@ -147,7 +151,7 @@ def pass_input(p: Assembler) -> None:
     p.call("write", "master", "at", "rest")
     p.jump_if("result", "==", _EAGAIN, "loop")
     p.jump_if("result", ">=", 0, "passed on")
-    p.copy("result", "rest")  # nobody can read it any more
+    p.copy("result", "rest")  # no process can read it any more: it is dropped
     p.label("passed on")
     p.add("at", "result")
     p.subtract("rest", "result")
@@ -155,7 +159,7 @@ def pass_input(p: Assembler) -> None:
 
 
 def poll(p: Assembler, place: int, descriptor: Operand, events: Operand) -> None:
-    """Set a struct pollfd, by two bytes at a time."""
+    """Set a struct pollfd, two bytes at a time."""
     p.copy("half", descriptor)
     p.write("polls", place, "half", 2)
     p.shift_right("half", 16)
@@ -165,20 +169,20 @@ def poll(p: Assembler, place: int, descriptor: Operand, events: Operand) -> None
 
 
 def unless_ready(p: Assembler, place: int, label: str) -> None:
-    """Go on at `label` if the kernel said nothing about a struct pollfd."""
+    """Jump to `label` if the kernel has reported no event for a struct pollfd."""
     p.read("ready", "polls", place + 6, 1)
     p.jump_if("ready", "==", 0, label)
 
 
 def set_timeout(p: Assembler, nanoseconds: int) -> None:
-    """Set `timeout`, a struct timespec."""
+    """Set `timeout`, a struct timespec, from a number of nanoseconds."""
     p.write("time", 0, 0)
     p.write("time", p.word, nanoseconds)
     p.copy("timeout", "time")
 
 
 def write_path(p: Assembler, text: str) -> None:
-    """Set `path` to one of at most 15 bytes."""
+    """Set `path` to a path of at most 15 bytes."""
     content = text.encode() + b"\0"
     for at in range(0, len(content), 2):
         p.write("path", at, int.from_bytes(content[at : at + 2], "little"), 2)

@@ -1,7 +1,7 @@
-"""Addresses that registries name: where they lead, by the parser of the library that connects, and who may lead where.
+"""Addresses from registries, parsed by the library that connects, and the rules for redirects and passwords.
 
-A server that is spoken to in plain HTTP may be anybody. It can lead only to HTTPS, to its own host, and from loopback
-to loopback; and no password follows it to another host.
+An answer over plain HTTP may come from anybody. It may lead only to HTTPS, to the same host, or from loopback to
+loopback; and it can't make provision send a password to another host.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from provisioner.terminal.escaping import printable
 _PORTS = {"http": 80, "https": 443}
 
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]")
-"""A host in which all parsers see the same: no user name, no percent sign, no zone of IPv6."""
+"""A host that all parsers read in the same way: no user name, no percent sign, no zone of IPv6."""
 
 _OWNERS_TASK = "ask the registry's owner to fix that"
 
@@ -40,7 +40,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Return the address that `text` spells. Raises NetworkError where another parser could read it otherwise."""
+        """Return the address in `text`. Raises NetworkError if another parser could read it differently."""
         _refuse_odd_characters(text)
         try:
             scheme, user, host, port, path, query, _ = urllib3.util.parse_url(text)
@@ -53,7 +53,7 @@ class Address:
         return cls(scheme, host or "", port or _PORTS[scheme], target)
 
     def join(self, location: str) -> Address:
-        """Return the address that a `Location` header of this address leads to (RFC 9110, 10.2.2).
+        """Return the address that a `Location` header in a response from this address names (RFC 9110, 10.2.2).
 
         Raises NetworkError.
         """
@@ -70,40 +70,42 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The address in the one spelling that is sent."""
+        """The address in the normalised spelling that is sent."""
         return f"{self.scheme}://{self.host_and_port}{self.target}"
 
     @property
     def host_and_port(self) -> str:
-        """The host, and the port where it isn't the usual one."""
+        """The host, with the port unless it is the scheme's default."""
         return self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
 
     @property
     def is_https(self) -> bool:
-        """Whether TLS is spoken there."""
+        """Whether the scheme is https."""
         return self.scheme == "https"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine, by its name or its address."""
+        """Whether the host is this machine, by its name or its address."""
         return is_loopback(self.host)
 
     def has_origin_of(self, other: Address) -> bool:
-        """Return whether both have the same scheme, host and port, so that one gets the other's credentials."""
+        """Return whether both have the same scheme, host and port, so that both get the same credentials."""
         return (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
 
     def may_lead_to(self, other: Address) -> bool:
-        """Return whether a server here may send us there, without credentials."""
+        """Return whether a server at this address may redirect to `other`, without credentials."""
         if other.is_https:
             return True
         return not self.is_https and (self.host == other.host or (self.is_loopback and other.is_loopback))
 
     def may_send_passwords_to(self, server: Address) -> bool:
-        """Return whether a registry here may name `server` to get the user's password for it."""
+        """Return whether a registry at this address may name `server` as the token server that gets the user's
+        password."""
         return self.is_https or self.host == server.host or (self.is_loopback and server.is_loopback)
 
     def is_in_domain(self, name: str) -> bool:
-        """Return whether the host is `name`, is below it, or is a domain that `name` is below (but not `com` alone)."""
+        """Return whether the host is `name`, a subdomain of it, or a parent domain of it other than a top-level
+        domain."""
         host = self.host.rstrip(".")
         if host == name or name.rpartition(".")[2].isdigit():  # an IP address is in no domain
             return host == name
@@ -111,7 +113,7 @@ class Address:
 
 
 def check_redirect(origin: Address, target: Address) -> None:
-    """Raise NetworkError where a server at `origin` may not redirect to `target`."""
+    """Raise NetworkError if a server at `origin` may not redirect to `target`."""
     if origin.may_lead_to(target):
         return
     if origin.is_https:
@@ -123,9 +125,10 @@ def check_redirect(origin: Address, target: Address) -> None:
 
 
 def _refuse_odd_characters(text: str) -> None:
-    """Raise NetworkError where parsers may see different characters.
+    """Raise NetworkError for characters that parsers read differently.
 
-    Some end the host at a backslash, take out tabs and line breaks, or turn other scripts' digits and dots into ASCII.
+    Some parsers end the host at a backslash, remove tabs and line breaks, or convert digits and dots of other scripts
+    to ASCII.
     """
     if "\\" in text or not text.isascii() or re.search(r"[\x00-\x1f\x7f]", text):
         raise _unusable(text)

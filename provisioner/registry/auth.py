@@ -16,7 +16,7 @@ _WORD = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.
 """A parameter with its value, quoted or plain; or a word without a value, which is the scheme of the next challenge."""
 
 _DEFAULT_LIFE = 60
-"""Seconds that a token is valid where its server doesn't say (token specification)."""
+"""Seconds that a token is valid if its server doesn't say (token specification)."""
 
 _MAX_LIFE = 86400
 """Seconds after which a token is replaced, whatever its server says."""
@@ -24,7 +24,7 @@ _MAX_LIFE = 86400
 
 @dataclass(frozen=True)
 class Challenge:
-    """What a response of status 401 asks for in its header `WWW-Authenticate`."""
+    """A challenge in the header `WWW-Authenticate` of a response of status 401."""
 
     scheme: str
     """`bearer` or `basic`, or another scheme, in lower case."""
@@ -33,11 +33,11 @@ class Challenge:
     service: str = ""
     """The name of the registry for the token server."""
     scope: str = ""
-    """What access is needed, such as `repository:library/ubuntu:pull`."""
+    """The access that is needed, such as `repository:library/ubuntu:pull`."""
 
     @classmethod
     def parse(cls, header: str) -> Challenge | None:
-        """Return the challenge in a header; of several, the bearer's. None where none has a realm."""
+        """Return the challenge in a header, of several the one for bearer; None if none has a realm."""
         found: list[tuple[str, dict[str, str]]] = []
         for word in _WORD.finditer(header):
             name, quoted, plain = word[1].lower(), word[2], word[3]
@@ -78,7 +78,7 @@ class Tokens:
             if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
                 raise NetworkError(
                     f"the token server {printable(challenge.realm)[:200]} gave no token",
-                    "try again later; if it stays so, tell the registry's owner",
+                    "try again later; if it fails again, tell the registry's owner",
                 )
             life = answer.get("expires_in")
             life = min(life, _MAX_LIFE) if isinstance(life, int) and life > 0 else _DEFAULT_LIFE

@@ -28,7 +28,7 @@ class Login:
     """A user's credentials for a registry. Its `repr` shows no secret."""
 
     username: str
-    """May be empty where there is an identity token."""
+    """May be empty if there is an identity token."""
     password: str = field(default="", repr=False)
     """A password or an access token."""
     identity_token: str = field(default="", repr=False)
@@ -53,7 +53,7 @@ class AuthFile:
 
     path: Path
     value: Mapping[str, Any]
-    """The JSON object in the file; empty where there is no file."""
+    """The JSON object in the file; empty if there is no file."""
     text: str = field(default="", repr=False)
     """The text that it was read from, for line numbers in errors."""
 
@@ -75,7 +75,7 @@ class AuthFile:
         except (ValueError, RecursionError):
             raise UsageError(f"{shown} is not JSON", hint) from None
         if not isinstance(value, dict):
-            raise UsageError(f"{shown} is no file of credentials: it is not one JSON object", hint)
+            raise UsageError(f"{shown} is not a file of credentials: it is not a JSON object", hint)
         found = cls(path, value, data.decode(errors="replace"))
         for key in ("auths", "credHelpers"):
             if not isinstance(value.get(key) or {}, dict):
@@ -126,11 +126,11 @@ class AuthFile:
 
     @property
     def store(self) -> str:
-        """Return the NAME of the helper program for all other registries; empty where there is none."""
+        """Return the NAME of the helper program for all other registries; empty if there is none."""
         return self.value.get("credsStore") or ""
 
     def with_entry(self, key: str, entry: Mapping[str, str] | None) -> AuthFile:
-        """Return a file with this entry in place of all for the same name; with None, without them."""
+        """Return a file in which this entry replaces all entries for the same name; None removes them."""
         same = set(self.keys(_canonical(key)))
         auths = {name: other for name, other in (self.value.get("auths") or {}).items() if name not in same}
         return replace(self, value={**self.value, "auths": auths if entry is None else {**auths, key: dict(entry)}})
@@ -147,7 +147,7 @@ class AuthFile:
 
 
 def _canonical(key: str) -> str:
-    """Return a key in the form `docker.io` or `ghcr.io/owner`; empty where it names no registry."""
+    """Return a key in the form `docker.io` or `ghcr.io/owner`; empty if it names no registry."""
     text = re.sub(r"^https?://", "", key)
     host, _, path = text.partition("/")
     if text != key or path in ("v1/", "v2/"):  # Docker's old form, for a whole registry

@@ -1,8 +1,8 @@
-"""Which authorities the certificate of a registry is checked against, and the client's own certificates.
+"""The authorities by which registries' certificates are verified, and the client's certificates.
 
-The places are those of OpenSSL, Go, Docker and podman. Authorities are loaded in two steps, since reading a whole
-bundle takes longer than a request: first those that cost least, and the others only where a certificate can't be
-verified.
+The files and directories are those of OpenSSL, Go, Docker and podman. Authorities are loaded in two steps, since
+reading a whole bundle takes longer than a request: first the ones that load fastest, and the others only if a
+certificate can't be verified.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FILES = (
     "/etc/ssl/cert.pem",
 )
 _DIRECTORIES = ("/etc/ssl/certs", "/etc/pki/tls/certs")
-"""Where systems have their authorities, as Go knows them."""
+"""The files and directories with the authorities of Linux systems, as in Go."""
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+").fullmatch
 """The names by which OpenSSL looks up an authority in a directory, when it is needed."""
@@ -42,11 +42,12 @@ _HUB_HOST, _HUB_NAME = "registry-1.docker.io", "docker.io"
 
 
 class Certificates:
-    """The TLS contexts of one registry, `host[:port]` as users name it, and of hosts that it leads to. Thread-safe.
+    """The TLS contexts for one registry, `host[:port]` as users name it, and for hosts that it redirects to.
+    Thread-safe.
 
-    The authorities that a user or an administrator has added for the registry count for these hosts too. A client's
-    certificate is shown only to the host that it is for. With `insecure`, contexts verify nothing. `etc` are the
-    directories of the system's settings.
+    The authorities that a user or an administrator has added for the registry apply to these hosts too. A client's
+    certificate is sent only to its own host. With `insecure`, contexts verify nothing. `etc` are the directories of the
+    system's settings.
     """
 
     def __init__(
@@ -77,9 +78,9 @@ class Certificates:
             return self._contexts[key]
 
     def extend(self, address: Address) -> bool:
-        """Load further authorities, after a certificate of `address` could not be verified.
+        """Load the remaining authorities, after a certificate of `address` could not be verified.
 
-        Return whether there are any, so that another try makes sense.
+        Return whether that was done, so that another try makes sense.
         """
         with self._lock:
             key = self._key(address)
@@ -92,7 +93,7 @@ class Certificates:
             return True
 
     def _key(self, address: Address) -> str:
-        """Return what the contexts of hosts that need one of their own differ in."""
+        """Return the key of the context: the host if it has directories of its own in certs.d, else empty."""
         return address.host_and_port if any(True for _ in self._folders(address)) else ""
 
     def _new_context(self, address: Address) -> ssl.SSLContext:
@@ -100,17 +101,17 @@ class Certificates:
         required = ssl.CERT_NONE if self._insecure else ssl.CERT_REQUIRED
         context = create_urllib3_context(cert_reqs=required, verify_flags=0)
         for folder in self._folders(address):
-            for path in _listed(folder, ".crt"):
+            for path in _list_files(folder, ".crt"):
                 _load_all(context, path)
         for folder in self._folders(address, of_registry=False):
-            for path in _listed(folder, ".cert"):
+            for path in _list_files(folder, ".cert"):
                 _load_client(context, path)
         if not self._insecure:
             self._load_first(context)
         return context
 
     def _load_first(self, context: ssl.SSLContext) -> None:
-        """Load the authorities that the environment names, else the cheapest of the system's, else certifi's."""
+        """Load the authorities that the environment names, else the system's that load fastest, else certifi's."""
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             if value := self._environment.get(name):
                 if not os.path.exists(value) or not _load_all(context, Path(value)):
@@ -118,7 +119,7 @@ class Certificates:
                     raise UsageError(what, f"name a file in PEM format, or: unset {name}")
                 break
         has_any = False
-        for path in self._named:
+        for path in self._named_authorities:
             has_any = _load_all(context, path) or has_any
         if has_any or self._has_bundle:
             return
@@ -130,12 +131,13 @@ class Certificates:
 
     @property
     def _has_bundle(self) -> bool:
-        """Whether the environment names the authorities for this program alone, which then replace all others."""
+        """Whether the environment names a bundle for Python's and curl's programs, which replaces all other
+        authorities."""
         return bool(self._environment.get("REQUESTS_CA_BUNDLE") or self._environment.get("CURL_CA_BUNDLE"))
 
     @cached_property
-    def _named(self) -> list[Path]:
-        """The files and directories that the environment names for all programs of the user."""
+    def _named_authorities(self) -> list[Path]:
+        """The files and directories that the environment names for all programs with OpenSSL."""
         directories = self._environment.get("SSL_CERT_DIR", "").split(":")
         return [Path(name) for name in (self._environment.get("SSL_CERT_FILE", ""), *directories) if name]
 
@@ -156,7 +158,7 @@ class Certificates:
         return [path for path in own if path.is_dir()]
 
     def _folders(self, address: Address, *, of_registry: bool = True) -> Iterator[Path]:
-        """Yield the directories in `certs.d` for a host, and with `of_registry` for the registry, that are there."""
+        """Yield the existing directories in `certs.d` for a host, and with `of_registry` those for the registry."""
         names = [self._registry] if of_registry and self._registry else []
         names += [address.host_and_port, f"{address.host}:{address.port}"]
         names += [_HUB_NAME] if address.host == _HUB_HOST else []
@@ -167,7 +169,7 @@ class Certificates:
 
     @cached_property
     def _places(self) -> list[Path]:
-        """The directories `certs.d` of podman, Docker and containerd that are there, the user's own first."""
+        """The existing directories `certs.d` of podman, Docker and containerd, the user's own first."""
         homes = [user_directory("XDG_CONFIG_HOME", ".config", self._environment, "")]
         if home := home_directory(self._environment):
             homes.append(home / ".config")
@@ -177,7 +179,7 @@ class Certificates:
 
 
 def _load_all(context: ssl.SSLContext, path: Path) -> bool:
-    """Load the authorities in a file or a directory, and return whether there are any. What is none is left out."""
+    """Load the authorities in a file or a directory; return whether there are any. Other files are skipped."""
     if not path.is_dir():
         with suppress(OSError, ssl.SSLError):
             context.load_verify_locations(cafile=path)
@@ -186,7 +188,7 @@ def _load_all(context: ssl.SSLContext, path: Path) -> bool:
     if _is_hashed(path):
         context.load_verify_locations(capath=path)
         return True
-    return sum(_load_all(context, each) for each in _listed(path, "") if each.is_file()) > 0
+    return sum(_load_all(context, each) for each in _list_files(path, "") if each.is_file()) > 0
 
 
 def _load_client(context: ssl.SSLContext, certificate: Path) -> None:
@@ -198,13 +200,13 @@ def _load_client(context: ssl.SSLContext, certificate: Path) -> None:
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "they don't belong together"
-        reason = "they are no certificate with its key" if isinstance(error, ssl.SSLError) else reason
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "they don't match"
+        reason = "they are not a certificate and its key" if isinstance(error, ssl.SSLError) else reason
         raise UsageError(f"{shown} and its key can't be used: {reason}", "replace them, or remove them") from None
 
 
-def _listed(folder: Path, suffix: str) -> list[Path]:
-    """Return the files of a directory that end in `suffix`, sorted; none where it may not be read."""
+def _list_files(folder: Path, suffix: str) -> list[Path]:
+    """Return the sorted files of a directory that end in `suffix`; none if it can't be read."""
     try:
         return sorted(path for path in folder.iterdir() if path.name.endswith(suffix))
     except OSError:

@@ -178,7 +178,7 @@ class RegistryClient(RepositorySession):
         def send(authorization: str) -> requests.Response:
             return self._http.get(url, _headers(accept, authorization, start), method, is_blob=is_blob)
 
-        with self._authorized(send) as response:
+        with self._send_authorized(send) as response:
             if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise self._refusal(response, what, is_part=is_part)
             if self._ping_problem and not is_blob and is_web_page(response):

@@ -1,6 +1,6 @@
-"""Connections that hold a server to time limits, below urllib3: every byte counts, also of headers and trailers.
+"""Connections with time limits for whole responses, below urllib3: also for headers and trailers.
 
-urllib3 alone limits silence only: a server that sends a byte now and then would never end.
+urllib3's timeouts limit only silence, so that a response which sends a byte now and then would never end.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ MAX_HEADERS = 1000
 """The most headers of a response. Python's own limit of 100 is too low for registries behind several proxies."""
 
 MAX_HEAD_BYTES = 1 << 20
-"""The most bytes of lines that are no content: of a head with all headers, or of trailers. One line has 64 KiB."""
+"""The most bytes of a head with all headers, or of all trailers. One line may have 64 KiB."""
 
 _UNKNOWN_AUTHORITY = re.compile("CERTIFICATE_VERIFY_FAILED.*(self.signed|unable to (get|verify))").search
 
 _LINES_OF_TRAILERS = 2
-"""Lines without content between them after which it is trailers: one alone may be the size of a chunk."""
+"""The number of lines in a row from which on they are trailers: one line alone may be the size of a chunk."""
 
 
 class LimitedAdapter(requests.adapters.HTTPAdapter):
     """Sends requests over connections whose responses have a deadline, also through proxies.
 
-    The head of a response, with all that comes before it, has to be there within the read timeout, and the body as
-    well, unless `limit_silence_only` is called for the response. `certificates` has the TLS contexts.
+    The head of a response must arrive within the read timeout, and the body within another one, unless
+    `limit_silence_only` is called for the response. `certificates` has the TLS contexts.
     """
 
     def __init__(self, certificates: Certificates, **options: Any) -> None:
@@ -49,7 +49,7 @@ class LimitedAdapter(requests.adapters.HTTPAdapter):
         super().__init__(**options)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
-        """Send a request. Media types in `Accept` are sent in a line each, as some registries need it."""
+        """Send a request, with one `Accept` line for each media type, since some registries need that."""
         request.headers = _separate_lines(request.headers)  # type: ignore[assignment]
         try:
             return super().send(request, *args, **options)
@@ -61,14 +61,14 @@ class LimitedAdapter(requests.adapters.HTTPAdapter):
             raise
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        """Return what connections may be shared by."""
+        """Return the attributes in which requests must agree to share connections."""
         host, options = super().build_connection_pool_key_attributes(request, bool(verify), cert)
         if host["scheme"] == "https":
             options["ssl_context"] = self._certificates.context(Address.parse(request.url))
         return host, options
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Set how a connection verifies: the TLS context has the authorities."""
+        """Set whether a connection verifies certificates. The TLS context has the authorities."""
         conn.cert_reqs = "CERT_REQUIRED" if verify else "CERT_NONE"
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -86,13 +86,13 @@ class LimitedAdapter(requests.adapters.HTTPAdapter):
 
 
 def limit_silence_only(response: requests.Response, seconds: float) -> None:
-    """Let the rest of a response take any time, as long as the server isn't silent for `seconds`."""
+    """Remove the deadline of the rest of a response. A silence of the server is limited to `seconds`."""
     if reader := _reader(response):
         reader.deadline, reader.silence = math.inf, seconds
 
 
 def limit_rest(response: requests.Response, seconds: float) -> None:
-    """Give the rest of a response a deadline that many seconds from now."""
+    """Set the deadline of the rest of a response to `seconds` from now."""
     if reader := _reader(response):
         reader.deadline = time.monotonic() + seconds
 
@@ -107,7 +107,7 @@ def _separate_lines(headers: Any) -> urllib3.HTTPHeaderDict:
 
 
 class HeadTooLarge(http.client.HTTPException):
-    """The head of a response, or its trailers, have more bytes than are read."""
+    """The head of a response, or its trailers, have more than MAX_HEAD_BYTES."""
 
 
 class _LimitedReader(io.RawIOBase):
@@ -144,7 +144,7 @@ class _LimitedReader(io.RawIOBase):
 
 
 class _LimitedFile(io.BufferedReader):
-    """A response as a file. Lines in a row, which are trailers, have a deadline even where content has none."""
+    """A response as a file. Trailers, which are lines in a row, have a deadline even if the content has none."""
 
     def __init__(self, reader: _LimitedReader) -> None:
         super().__init__(reader)
@@ -157,7 +157,7 @@ class _LimitedFile(io.BufferedReader):
         return super().read(size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """Read a line that is no content: of the head, the size of a chunk, or a trailer."""
+        """Read a line of the head, the size of a chunk, or a trailer."""
         self._lines += 1
         if self._lines == _LINES_OF_TRAILERS:
             self._reader.deadline = min(self._reader.deadline, time.monotonic() + self._reader.silence)
@@ -169,7 +169,7 @@ class _LimitedFile(io.BufferedReader):
 
 
 class _LimitedSocket:
-    """What http.client reads a response from: a socket whose only use is to make a file of it."""
+    """The socket from which http.client reads a response. It only has the method that http.client calls."""
 
     def __init__(self, sock: Any) -> None:
         self.reader = _LimitedReader(sock)
@@ -204,7 +204,7 @@ class _DirectConnection:
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
-                # An address that swallows everything leaves time for the next one.
+                # An address that never answers must leave time for the next one.
                 sock.settimeout(seconds / 2 if addresses else seconds)
                 sock.connect(address)
             except OSError as error:
@@ -218,13 +218,13 @@ class _DirectConnection:
         raise urllib3.exceptions.NewConnectionError(self, str(failure)) from failure
 
     def _addresses(self: Any) -> list[Any]:
-        """Return the addresses of the host, as `getaddrinfo` does; those of the two families take turns."""
+        """Return the addresses of the host as `getaddrinfo` does, alternating between IPv4 and IPv6."""
         host = self._dns_host.strip("[]")
         try:
             found = socket.getaddrinfo(host, self.port, 0, socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as error:
             raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
-        # A resolver may say anything of names below localhost, for which plain HTTP is allowed.
+        # A resolver may return any address for names below localhost, for which plain HTTP is allowed.
         if self.proxy is None and not isinstance(self, HTTPSConnection) and is_loopback(host):
             found = [entry for entry in found if is_loopback(f"[{entry[4][0]}]")]
         first = [entry for entry in found if entry[0] == found[0][0]]
@@ -253,6 +253,6 @@ def _limited_pool(pool: Any) -> Any:
 
 
 def _reader(response: requests.Response) -> _LimitedReader | None:
-    """Return what a response is read by."""
+    """Return the reader of a response; None if it has none with limits."""
     original = getattr(response.raw, "_original_response", None)
     return original.reader if isinstance(original, _LimitedResponse) else None

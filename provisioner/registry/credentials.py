@@ -21,7 +21,8 @@ _TOKEN_USER = "<token>"
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where logins are looked up. Files are read and helpers run only when a registry asks for credentials."""
+    """The places where logins are looked up. Files are read and helpers run only when a registry asks for
+    credentials."""
 
     files: tuple[Path, ...] = ()
     """The files of logins. The first one with a login for the image decides."""
@@ -44,7 +45,8 @@ class Credentials:
         return cls(tuple(files))
 
     def find(self, registry: str, repository: str) -> Login | None:
-        """Return the login for a repository, if any: of a file, the most specific entry (`host/owner` before `host`).
+        """Return the login for a repository, or None. In a file, the most specific entry counts (`host/owner` before
+        `host`).
 
         Raises UsageError for a malformed file, MachineError, and NotAllowed for a helper that fails.
         """
@@ -60,11 +62,11 @@ class Credentials:
         return None
 
     def add(self, name: str, login: Login) -> str:
-        """Save a login for `name`, a registry or a part of it. Return the file or the helper that has it, for display.
+        """Save a login for `name`, a registry or a part of it. Return the file or helper that stores it, for display.
 
-        It is saved in the first file that has one for `name` already, else in the first that exists, else in podman's
-        file that outlives a restart; the secret goes to the helper program that this file names for the registry, if
-        any. Raises UsageError, MachineError, NotAllowed.
+        It is saved in the first file that has an entry for `name`, else in the first that exists, else in podman's file
+        that outlives a reboot. If that file names a helper program for the registry, the helper stores the secret.
+        Raises UsageError, MachineError, NotAllowed.
         """
         if not self.files:
             raise MachineError("this user has no home directory for logins", "set HOME, or REGISTRY_AUTH_FILE")

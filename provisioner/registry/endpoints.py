@@ -1,4 +1,4 @@
-"""The servers that have the same content, an origin and its mirrors: retries, and which one to ask next."""
+"""Servers with the same content, an origin and its mirrors: retries, and the choice of the next one to ask."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Endpoint(Generic[Client]):
     name: str
     """Its host and port, for messages."""
     is_origin: bool
-    """Whether it is the one that the user named, and not a mirror of it."""
+    """Whether it is the server that the user named, not a mirror."""
     is_down: bool = False
-    """Whether the last try failed before anything came."""
+    """Whether the last try failed before any content arrived."""
     is_excluded: bool = False
-    """Whether this mirror isn't asked any more in this run."""
+    """Whether this mirror is not asked again in this run."""
     is_announced: bool = False
     """Whether it was reported that content without a digest comes from this mirror."""
 
@@ -46,10 +46,10 @@ class Endpoint(Generic[Client]):
 class Endpoints(Generic[Client]):
     """An origin and its mirrors. Thread-safe.
 
-    Content without a digest comes from the origin, and from a mirror only when the origin can't be reached. Content
-    with a digest comes from the first that answers, mirrors first. A mirror that refuses, or sends corrupt content, is
-    not asked any more in this run. `say` is called with one line for each retry and each switch. Methods raise
-    ProvisionError when no endpoint is left to ask, or there is no progress.
+    Content without a digest comes from the origin, and from a mirror only if the origin can't be reached. Content with
+    a digest comes from the first endpoint that answers, mirrors first. A mirror that refuses, or sends corrupt content,
+    is not asked again in this run. `say` is called with one line for each retry and each change of endpoint. Methods
+    raise ProvisionError when no endpoint is left to ask, or there is no progress.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Endpoints(Generic[Client]):
         """Return the answer to `request` of the first endpoint that has one.
 
         `mutable` names content without a digest, such as a tag: the origin is asked for it first. It is empty for
-        content with a digest. Where a mirror answers for it, a line says so, with `consequence` at its end.
+        content with a digest. If a mirror answers for mutable content, a line says so and ends with `consequence`.
         """
         endpoints = [self._origin, *self._mirrors] if mutable else [*self._mirrors, self._origin]
         retries = self._retries(endpoints)
@@ -81,7 +81,7 @@ class Endpoints(Generic[Client]):
             try:
                 answer = request(endpoint.client)
             except ProvisionError as error:
-                # An answer of the origin itself about a tag is final, such as that there is none.
+                # An answer of the origin about a tag is final, for example that the tag doesn't exist.
                 if mutable and endpoint.is_origin and not isinstance(error, NetworkError):
                     raise
                 endpoint.is_down = isinstance(error, TransientError)
@@ -167,8 +167,8 @@ class _Retries(Generic[Client]):
     def endpoint(self) -> Endpoint[Client]:
         """Return the endpoint to ask next, of those that are left.
 
-        One that isn't down is preferred, then one with the fewest failures, then the first.
-        Raises the error to show where none is left.
+        Endpoints that aren't down are preferred, then those with the fewest failures, then the first. Raises the error
+        to show if none is left.
         """
         left = [endpoint for endpoint in self._endpoints if endpoint not in self._refused and not endpoint.is_excluded]
         if not left:
@@ -176,12 +176,13 @@ class _Retries(Generic[Client]):
         return min(left, key=lambda endpoint: (endpoint.is_down, self._failures[endpoint]))
 
     def reset(self) -> None:
-        """Forget the failures so far. To be called after progress."""
+        """Reset the counters of failures. It is called after progress."""
         self._failures.clear()
         self._backoff.reset()
 
     def record_failure(self, endpoint: Endpoint[Client], error: ProvisionError) -> None:
-        """Record a failure and wait until the next endpoint may be asked. Raises the error to show to give up."""
+        """Record a failure and wait until the next endpoint may be asked. Raises the error to show when it is time to
+        give up."""
         self._errors[endpoint] = error
         if not isinstance(error, TransientError) or error.after > GIVE_UP_SECONDS:
             self._refused.add(endpoint)
@@ -205,7 +206,7 @@ class _Retries(Generic[Client]):
             self._timing.sleep(wait)
 
     def _error(self) -> ProvisionError:
-        """Return the error to show: that of the origin, if it was asked."""
+        """Return the error to show: the origin's if it was asked, else the last one."""
         return self._errors.get(self._endpoints[0] if self._endpoints[0].is_origin else self._endpoints[-1]) or next(
             reversed(self._errors.values())
         )

@@ -1,4 +1,4 @@
-"""Files at URLs: a whole one, the rest of one whose beginning is there, or the word that it hasn't changed (RFC 9110).
+"""Files at URLs: requests for a whole file, for the rest of one, or only if it has changed (RFC 9110).
 
 Addresses, redirects, proxies, certificates and retries are those of registries.
 """
@@ -36,7 +36,7 @@ _GONE = (404, 410)
 
 @dataclass(frozen=True)
 class FileVersion:
-    """What a server says of the file that it has at a URL now. Texts are empty where it doesn't say."""
+    """The version of a file at a URL, by a server's headers. Missing texts are empty."""
 
     etag: str = ""
     modified: str = ""
@@ -46,19 +46,19 @@ class FileVersion:
 
     @property
     def condition(self) -> str:
-        """Return what a request for a part of exactly this version names in If-Range; empty where nothing can."""
+        """Return the value of If-Range for this version; empty if it has neither a strong ETag nor a date."""
         return self.modified if not self.etag or self.etag.startswith("W/") else self.etag
 
     @property
     def conditions(self) -> dict[str, str]:
-        """Return the headers of a request for another version than this one, if there is any."""
+        """Return the headers of a request that is answered only if the file is another version than this."""
         if self.etag:
             return {"If-None-Match": self.etag}
         return {"If-Modified-Since": self.modified} if self.modified else {}
 
     @classmethod
     def of(cls, response: requests.Response) -> FileVersion:
-        """Return the version that a response of status 200 or 206 is about."""
+        """Return the version in a response of status 200 or 206."""
         etag, modified = (printable(response.headers.get(name, ""))[:1000] for name in ("ETag", "Last-Modified"))
         if response.status_code == 206:
             total = re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]{1,18})", response.headers.get("Content-Range", ""))
@@ -69,20 +69,20 @@ class FileVersion:
 
 @dataclass(frozen=True)
 class FileAnswer:
-    """A file, or the rest of one, on its way."""
+    """The response for a file, or for the rest of one."""
 
     version: FileVersion
     start: int
-    """Where `chunks` begin in the file, in bytes."""
+    """The offset of `chunks` in the file, in bytes."""
     chunks: Iterator[bytes]
-    """Raise NetworkError, also where fewer bytes come than were announced."""
+    """The content. It raises NetworkError, also if fewer bytes arrive than the server has announced."""
 
 
 class RemoteFile:
     """The file at a URL. `insecure` allows certificates that can't be verified, and plain HTTP to other hosts.
 
-    With `is_verified`, a digest is known for the file, so that plain HTTP will do. `say` is called with a line for each
-    retry. Raises UsageError for a URL that can't be used.
+    `is_verified` says that the file will be verified by a digest, so that plain HTTP is allowed. `say` is called with a
+    line for each retry. Raises UsageError for an invalid URL.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class RemoteFile:
         self._address = parse_url(url)
         if not (self._address.is_https or self._address.is_loopback or insecure or is_verified):
             raise UsageError(
-                f"whoever is on the way to {self._address.host_and_port} can change what plain http brings",
-                "take https://, or say what the file must be: --sha256 HEX; if you trust it all the same: --insecure",
+                f"plain http isn't safe: others on the way to {self._address.host_and_port} can change the file",
+                "use https://, or --sha256 HEX with the file's digest; if you trust it anyway: --insecure",
             )
         self._http = Http(insecure=insecure, connections=1, registry=self._address.host_and_port)
         self._say = say
@@ -116,7 +116,7 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The file's name, which is the last part of the path; the host where there is none."""
+        """The file's name, which is the last part of the path; the host if that is empty."""
         return unquote(self._address.target.partition("?")[0].rpartition("/")[2]) or self.host
 
     def tries(self) -> Tries:
@@ -125,10 +125,11 @@ class RemoteFile:
 
     @contextmanager
     def request(self, start: int = 0, had: FileVersion = FileVersion()) -> Iterator[FileAnswer | None]:
-        """Yield the file, or where `start` is not 0, what follows these bytes of the version `had`.
+        """Yield the response for the file. If `start` isn't 0, request only the bytes from there on, of the version
+        `had`.
 
-        The server may send the whole file in any case. Without `start`, yields None where it still has the version
-        `had`. Raises NotFound, NotAllowed, NetworkError.
+        The server may send the whole file anyway. Without `start`, yield None if the file is still the version `had`.
+        Raises NotFound, NotAllowed, NetworkError.
         """
         headers: Mapping[str, str] = had.conditions
         if start:
@@ -147,11 +148,11 @@ class RemoteFile:
                 return
             if response.status_code not in (206, 416) or not start:
                 raise self._refusal(response)
-        with self.request() as answer:  # the part doesn't fit any more
+        with self.request() as answer:  # the server has another version now
             yield answer
 
     def sibling(self, name: str) -> bytes | None:
-        """Return the content of the file `name` in the same directory; None where the server has no such file.
+        """Return the content of the file `name` in the same directory; None if the server has no such file.
 
         Raises NetworkError.
         """
@@ -169,12 +170,12 @@ class RemoteFile:
                 tries.record_failure(error, 0)
 
     def _continues(self, response: requests.Response, start: int, had: FileVersion) -> bool:
-        """Return whether a 206 has the rest of the version `had` from `start` on."""
+        """Return whether a response of status 206 has the rest of the version `had` from `start` on."""
         sent = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
         version = FileVersion.of(response)
         if sent is None or int(sent[1]) != start or (version.size is not None and version.size < start):
             return False
-        # A server that ignores If-Range still names what it sends a part of.
+        # A server that ignores If-Range still states the version of the file.
         return (not had.etag or not version.etag or had.etag == version.etag) and had.size in (None, version.size)
 
     def _content(self, response: requests.Response, start: int, size: int | None) -> Iterator[bytes]:
@@ -200,7 +201,7 @@ class RemoteFile:
 
 
 class Tries:
-    """The tries to get one file."""
+    """The tries to download one file."""
 
     def __init__(self, say: Callable[[str], None], timing: Timing) -> None:
         self._say = say
@@ -208,7 +209,7 @@ class Tries:
         self._backoff = Backoff(timing, MAX_PAUSES_AT_FIRST)
 
     def record_failure(self, error: TransientError, count: int) -> None:
-        """Wait until the next try, after one that got `count` bytes. Raises `error` when it is time to give up."""
+        """Wait for the next try, after one that got `count` bytes. Raises `error` when it is time to give up."""
         if count >= PROGRESS_BYTES:
             self._backoff = Backoff(self._timing, MAX_PAUSES)
         wait = None if error.after > GIVE_UP_SECONDS else self._backoff.pause(error.after)
@@ -219,7 +220,7 @@ class Tries:
 
 
 def parse_url(text: str) -> Address:
-    """Return the address that a user has typed. Raises UsageError."""
+    """Return the address in a URL that a user has typed. Raises UsageError."""
     try:
         return Address.parse(text)
     except NetworkError:

@@ -26,7 +26,7 @@ def is_installed(name: str) -> bool:
 
 
 def fetch(name: str, server: str) -> tuple[str, str] | None:
-    """Return the user name and the secret that the helper `name` has for `server`; None where it has nothing.
+    """Return the user name and the secret that the helper `name` has for `server`, or None.
 
     Raises NotAllowed for a helper that fails or isn't installed.
     """
@@ -56,7 +56,7 @@ def erase(name: str, server: str) -> bool:
 
 
 def _run(name: str, action: str, text: str) -> bytes | None:
-    """Run a helper with `text` on standard input and return its output; None when it says that it has no such entry.
+    """Run a helper with `text` on standard input; return its output, or None if it has no such entry.
 
     Secrets are passed on standard input only. Raises NotAllowed.
     """
@@ -84,14 +84,14 @@ def _run(name: str, action: str, text: str) -> bytes | None:
     if status and "credentials not found" in message.lower():
         return None
     if status == -signal.SIGKILL:
-        raise _failure(name, action, f"it doesn't end, nor within {HELPER_SECONDS:.0f} seconds")
+        raise _failure(name, action, f"it doesn't end within {HELPER_SECONDS:.0f} seconds")
     line = message.partition("\n")[0][:200]
     is_safe = status and line and not re.search("secret|password|token", message, re.IGNORECASE) and text not in message
     raise _failure(name, action, printable(line) if is_safe else f"exit status {status}")
 
 
 def _communicate(process: subprocess.Popen[bytes], text: str) -> tuple[int, bytes]:
-    """Send `text` to a helper and return its exit status and output. It is killed after too long or too much output."""
+    """Send `text` to a helper; return its exit status and output. It is killed at its limits of time and output."""
 
     def kill() -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -120,6 +120,6 @@ def _communicate(process: subprocess.Popen[bytes], text: str) -> tuple[int, byte
 
 
 def _failure(name: str, action: str, why: str) -> NotAllowed:
-    """Return the error for a helper that fails at an action."""
+    """Return the error for a helper whose `action` fails because of `why`."""
     hint = f"see what `docker-credential-{name} list` says, or take it out of the file that names it"
     return NotAllowed(f"the credential helper docker-credential-{name} fails at {action}: {why}", hint)

@@ -201,7 +201,7 @@ def limited_body(response: requests.Response, limit: int) -> bytes:
     return bytes(data)
 
 
-def inflated(body: bytes, response: requests.Response, limit: int) -> bytes:
+def inflate(body: bytes, response: requests.Response, limit: int) -> bytes:
     """Return a body decompressed, if its Content-Encoding is gzip: for requests with `Accept-Encoding: gzip`.
 
     Raises MalformedImage when it has more than `limit` bytes or is cut off, NetworkError when it is no gzip.
@@ -212,7 +212,7 @@ def inflated(body: bytes, response: requests.Response, limit: int) -> bytes:
     try:
         content = inflater.decompress(body, limit)
     except zlib.error as error:
-        raise NetworkError(f"the answer of {host} can't be inflated: {error}", "try again later") from None
+        raise NetworkError(f"can't decompress the answer of {host}: {error}", "try again later") from None
     if not inflater.eof:
         raise MalformedImage(f"the answer of {host} has more than {limit >> 20} MiB, or is cut off")
     return content

@@ -1,4 +1,4 @@
-"""What fails in a request or a response, as errors that say what a user can do."""
+"""Errors of requests and responses, with hints for the user."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from provisioner.image.digest import Digest
 from provisioner.image.offers import Offer, Tag
 from provisioner.image.platform import Platform
 from provisioner.image.reference import DOCKER_HUB, Reference, is_tag
-from provisioner.registry.http import Http, inflated, limited_body, parse_json, status_text
+from provisioner.registry.http import Http, inflate, limited_body, parse_json, status_text
 from provisioner.registry.parallel import in_parallel
 from provisioner.registry.refusals import NoSuchRepository
 
@@ -27,13 +27,13 @@ PAGE_SIZE = 100
 """The most results in one page."""
 
 MAX_PAGES = 100
-"""The most pages that are asked for."""
+"""The most pages that are requested."""
 
 _PAGE_LIMIT = 16 << 20
 """The largest page that is read, in bytes."""
 
 _SUGGESTION_SECONDS = 5.0
-"""How long an error may wait for similar names."""
+"""The time limit for finding similar names for an error."""
 
 _MIN_SIMILARITY = 0.6
 """Names that are less similar than this are not suggested."""
@@ -46,13 +46,13 @@ class Repository:
     name: str
     """The name as `provision` takes it."""
     description: str | None
-    """A short description; None where there is none."""
+    """A short description, or None."""
     is_official: bool
     """Whether it is one of Docker's official images."""
     stars: int
-    """How many users have given it a star."""
+    """The number of users that have given it a star."""
     pulls: int
-    """How often it was pulled."""
+    """The number of pulls."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Page:
     results: tuple[dict[str, Any], ...]
     """JSON objects."""
     count: int
-    """How many results all pages have."""
+    """The number of results on all pages."""
     is_last: bool
     """Whether no page follows."""
 
@@ -89,7 +89,7 @@ class Hub:
         self._http = Http(insecure=insecure, connections=connections, seconds=seconds)
 
     def search(self, query: str, most: int) -> tuple[list[Repository], int]:
-        """Return up to `most` repositories that match `query`, in Docker Hub's order, and how many match in all."""
+        """Return up to `most` repositories that match `query`, in Docker Hub's order, and the number of all matches."""
         found: dict[str, Repository] = {}
         for number in range(1, self._max_pages + 1):
             page = self._page("search/repositories/", number, min(most, PAGE_SIZE), query=query)
@@ -99,7 +99,7 @@ class Hub:
         return list(found.values())[:most], max(page.count, len(found))
 
     def tags(self, repository: str) -> tuple[list[Tag], int]:
-        """Return the tags of `namespace/name`, those that were pushed last first, and how many there are in all.
+        """Return the tags of `namespace/name`, the last pushed first, and the number of all its tags.
 
         At most 10,000 tags are returned.
         """
@@ -133,16 +133,16 @@ class Hub:
             body = limited_body(response, _PAGE_LIMIT)
             if response.status_code != 200:
                 raise _refusal(response)
-            return _parse_page(inflated(body, response, _PAGE_LIMIT))
+            return _parse_page(inflate(body, response, _PAGE_LIMIT))
 
 
 @contextmanager
 def suggest_similar_names(
     reference: Reference, hub: Callable[[], Hub] = lambda: Hub(seconds=_SUGGESTION_SECONDS)
 ) -> Iterator[None]:
-    """Where the block raises NoSuchRepository for `reference`, add similar names to its hint, and how to log in.
+    """If the block raises NoSuchRepository for `reference`, set its hint to similar names and how to log in.
 
-    The names come from Docker Hub's search, for its own images and where it can be reached.
+    The names come from Docker Hub's search, only for its own images and if it can be reached.
     """
     try:
         yield
@@ -150,7 +150,7 @@ def suggest_similar_names(
         login = f"if it is private: provision login {reference.registry}"
         near: list[str] = []
         if reference.registry == DOCKER_HUB:
-            with suppress(ProvisionError):  # the error that is shown is that of the image
+            with suppress(ProvisionError):  # the error about the image is the one to show
                 near = hub().similar_names(reference.repository)
         error.hint = f"similar names: {', '.join(near)}; {login}" if near else f"check the spelling; {login}"
         raise
@@ -161,8 +161,8 @@ def _similarity(candidate: Repository, name: str) -> float:
     whole = SequenceMatcher(None, name, candidate.name).ratio()
     # The last part counts on its own too, since users forget whose image it is.
     last = SequenceMatcher(None, name.rpartition("/")[2], candidate.name.rpartition("/")[2]).ratio()
-    # A search for a misspelt word also finds images that are misspelt like it. A single word rather means an official
-    # image.
+    # A search for a misspelt word also finds images with the same misspelling. A name without a slash probably means an
+    # official image.
     return max(whole, last - 0.15) + (0.1 if candidate.is_official and "/" not in name else 0)
 
 
@@ -178,7 +178,7 @@ def _refusal(response: requests.Response) -> ProvisionError:
 
 
 def _parse_page(body: bytes) -> Page:
-    """Return the page in a body. Raises NetworkError where it is something else."""
+    """Return the page in a body. Raises NetworkError if it isn't one."""
     answer = parse_json(body)
     results = answer.get("results") if isinstance(answer, dict) else None
     if not isinstance(results, list):
@@ -188,7 +188,7 @@ def _parse_page(body: bytes) -> Page:
 
 
 def _repository(result: dict[str, Any]) -> Repository | None:
-    """Return a result of a search; None where its name couldn't be pulled."""
+    """Return a result of a search; None if its name isn't a valid repository."""
     name = _text(result.get("repo_name"))
     try:
         reference = Reference.parse(name)
@@ -206,7 +206,7 @@ def _repository(result: dict[str, Any]) -> Repository | None:
 
 
 def _tag(result: dict[str, Any]) -> Tag | None:
-    """Return a tag; None where its name can't be one."""
+    """Return a tag; None if its name is invalid."""
     name, images = _text(result.get("name")), result.get("images")
     if not is_tag(name):
         return None

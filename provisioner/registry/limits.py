@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from provisioner.registry.retry import retry_after
 
 _MAX_SECONDS = 40 * 86400
-"""Longer times in headers are cut to this."""
+"""The longest time in headers; longer ones count as this."""
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """How many requests a registry allows. None stands for what it doesn't say."""
+    """The number of requests that a registry allows. None means unknown."""
 
     limit: int | None = None
     """Requests that are allowed in each window."""
@@ -24,13 +24,13 @@ class RateLimit:
     window: int | None = None
     """The length of a window in seconds."""
     retry_at: float | None = None
-    """When to try again, in seconds since the epoch."""
+    """The time of the next allowed try, in seconds since the epoch."""
     now: float = 0.0
-    """When the headers came, in seconds since the epoch."""
+    """The time when the headers arrived, in seconds since the epoch."""
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str], now: float) -> RateLimit:
-        """Read the headers of an answer, whose names are looked up in lower case. Malformed ones count as missing."""
+        """Return the limit in the headers of an answer at the time `now`. Malformed headers count as missing."""
         limit, window = _quota(headers.get("ratelimit-limit", ""))
         remaining, other = _quota(headers.get("ratelimit-remaining", ""))
         after = min(retry_after(headers), _MAX_SECONDS)
@@ -46,7 +46,7 @@ class RateLimit:
         return f"try again in {_duration(seconds)}, at {clock}"
 
     def __str__(self) -> str:
-        """Return `; 100 are allowed in 6 hours, 0 are left`, to be appended to a message; empty where nothing is known.
+        """Return `; 100 are allowed in 6 hours, 0 are left`, to be appended to a message; empty if nothing is known.
 
         The leading semicolon is part of it.
         """
@@ -57,7 +57,7 @@ class RateLimit:
 
 
 def _quota(header: str) -> tuple[int | None, int | None]:
-    """Return the number and the window in seconds of `100;w=21600`; None for each that is missing."""
+    """Return the number and the window in seconds of `100;w=21600`; None for a missing one."""
     match = re.match(r"\s*([0-9]{1,9})(?:\s*;\s*w=([0-9]{1,9}))?\s*(?:[;,]|$)", header)
     return (int(match[1]), min(int(match[2]), _MAX_SECONDS) if match[2] else None) if match else (None, None)
 
@@ -66,9 +66,9 @@ def _duration(seconds: float) -> str:
     """Return a duration in the largest unit that fits, rounded up: `42 minutes`."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length or seconds == length:
-            return _counted(-int(-seconds // length), unit)
-    return _counted(max(1, -int(-seconds // 1)), "second")
+            return _format_count(-int(-seconds // length), unit)
+    return _format_count(max(1, -int(-seconds // 1)), "second")
 
 
-def _counted(number: int, unit: str) -> str:
+def _format_count(number: int, unit: str) -> str:
     return f"{number} {unit}" + ("" if number == 1 else "s")

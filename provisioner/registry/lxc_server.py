@@ -1,4 +1,4 @@
-"""LXC image servers: the list of images over simplestreams, and their files, from a server and its mirrors."""
+"""LXC image servers: the list of images in simplestreams, and the files, from a server and its mirrors."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ import requests
 from provisioner.errors import MalformedImage, NetworkError, NotFound, ProvisionError
 from provisioner.image.manifest import Descriptor
 from provisioner.image.server_address import ADDRESS_HINT, ServerAddress
-from provisioner.image.simplestreams import DOCUMENT_LIMIT, INDEX_PATH, Products, lists_of
+from provisioner.image.simplestreams import DOCUMENT_LIMIT, INDEX_PATH, Products, parse_list_paths
 from provisioner.registry.endpoints import Endpoint, Endpoints
-from provisioner.registry.http import Http, inflated, limited_body, status_text
+from provisioner.registry.http import Http, inflate, limited_body, status_text
 from provisioner.registry.ranges import chunks_from, range_header
 from provisioner.registry.retry import Timing, TransientError, retry_after
 
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
-_WHEN_MISSING = "see which there are: provision tags lxc:NAME"
+_WHEN_MISSING = "list the images that exist: provision tags lxc:NAME"
 
 
 TRY_MIRRORS = "which mirrors answer here: provision mirrors"
-"""The hint where a server can't be reached that has mirrors."""
+"""The hint if a server that has mirrors can't be reached."""
 LIST_SECONDS = 120.0
-"""How long a list may take: a megabyte over a slow link."""
+"""The time limit for a list, which may be a megabyte, in seconds."""
 
 
 class Missing(NotFound):
-    """The server doesn't have a file of its list, or not any more."""
+    """The server doesn't have a file that it lists, or has removed it."""
 
 
 @dataclass(frozen=True)
 class KnownList:
-    """A list of a server as it was at one time."""
+    """A list of a server as it was when it was downloaded."""
 
     data: bytes
     etag: str
-    """What the server calls this state (RFC 9110, 8.8.3)."""
+    """The ETag of this version (RFC 9110, 8.8.3)."""
 
 
 class KnownLists(Protocol):
-    """The lists that are kept, by URL."""
+    """A store of lists, by URL."""
 
     def find(self, url: str) -> KnownList | None:
-        """Return the list that a URL had when it was last asked for; None where none is kept."""
+        """Return the stored list of a URL, or None."""
 
     def save(self, url: str, known: KnownList) -> None:
-        """Keep the list that a URL has now."""
+        """Store the list of a URL."""
 
     def delete(self, url: str) -> None:
-        """Forget the list of a URL."""
+        """Delete the stored list of a URL."""
 
 
 class LxcServer:
     """A client for one server, without retries. Thread-safe.
 
-    `insecure` allows certificates that can't be verified, and the list of images in plain HTTP. `seconds` is how long
-    a list may take. A list that is `known` is downloaded again only where it has changed. Methods raise NotFound,
-    NetworkError and MalformedImage.
+    `insecure` allows certificates that can't be verified, and the list of images in plain HTTP. `seconds` is the time
+    limit for a list. A list in `known` is downloaded again only if it has changed. Methods raise NotFound, NetworkError
+    and MalformedImage.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class LxcServer:
         known: KnownLists | None = None,
     ) -> None:
         self.address = address
-        # Whoever may change what comes could send his own list with the ETag of the real one, for later runs.
+        # An attacker could send a forged list with the ETag of the real one, which later runs would use.
         self._known = None if insecure else known
         self._insecure = insecure
         self._http = Http(insecure=insecure, connections=connections, seconds=seconds, registry=address.host)
@@ -86,28 +86,29 @@ class LxcServer:
             raise NetworkError(f"{what} change it, with the hashes in it", "name https://…, or allow it: --insecure")
         paths = [INDEX_PATH]
         try:
-            paths += lists_of(self._document(INDEX_PATH))
+            paths += parse_list_paths(self._document(INDEX_PATH))
             return Products.from_json([self._document(path) for path in paths[1:]])
         except MalformedImage:
-            self._forget(paths)
+            self._delete_known(paths)
             raise
 
     def ping(self) -> None:
-        """Ask for the index, which is small."""
+        """Request the index, which is small."""
         try:
-            lists_of(self._document(INDEX_PATH))
+            parse_list_paths(self._document(INDEX_PATH))
         except MalformedImage:
-            self._forget([INDEX_PATH])
+            self._delete_known([INDEX_PATH])
             raise
 
-    def _forget(self, paths: Sequence[str]) -> None:
-        """Forget damaged lists: the server would say for ever that its own haven't changed."""
+    def _delete_known(self, paths: Sequence[str]) -> None:
+        """Delete damaged lists from the store: the server would say forever that they have not changed."""
         if self._known:
             for path in paths:
                 self._known.delete(self._url(path))
 
     def file(self, path: str, descriptor: Descriptor, start: int) -> Generator[bytes, None, None]:
-        """Yield the bytes of a file from `start` on as they arrive: not verified, and no more than its size."""
+        """Yield the bytes of a file from `start` on as they arrive. They are not verified, and no more than its
+        size."""
         what = f"{path.rpartition('/')[2]} of {self.address.host}"
 
         def get(at: int) -> AbstractContextManager[requests.Response]:
@@ -116,9 +117,9 @@ class LxcServer:
         return chunks_from(get, start, descriptor.size, self._http, what)
 
     def _document(self, path: str) -> bytes:
-        """Return a JSON document, as most servers send it compressed.
+        """Return a JSON document, decompressed if the server compresses it.
 
-        Raises NetworkError where it is something else, such as the web page of a network that wants a login.
+        Raises NetworkError if it is not JSON, such as the web page of a captive portal.
         """
         url = self._url(path)
         known = self._known.find(url) if self._known else None
@@ -126,11 +127,11 @@ class LxcServer:
         with self._get(path, headers) as response:
             if known and response.status_code == 304:
                 return known.data
-            data = inflated(limited_body(response, DOCUMENT_LIMIT), response, DOCUMENT_LIMIT)
+            data = inflate(limited_body(response, DOCUMENT_LIMIT), response, DOCUMENT_LIMIT)
             etag = response.headers.get("ETag", "")
         if data.lstrip()[:1] != b"{":
             raise NetworkError(
-                f"{self.address.host} is no LXC image server: its {path} is no JSON object", ADDRESS_HINT
+                f"{self.address.host} is not an LXC image server: its {path} is not a JSON object", ADDRESS_HINT
             )
         if self._known and re.fullmatch(r'(W/)?"[\x21\x23-\x7e]{1,200}"', etag):
             self._known.save(url, KnownList(data, etag))
@@ -141,7 +142,7 @@ class LxcServer:
 
     @contextmanager
     def _get(self, path: str, headers: dict[str, str], *, is_blob: bool = False) -> Iterator[requests.Response]:
-        """Yield the response for a path below the address: 200, with a range also 206 or 416, with an ETag 304."""
+        """Yield the response for a path, with the status 200, for a range also 206 or 416, for an ETag also 304."""
         usual = (200, 206, 416) if "Range" in headers else (200, 304) if "If-None-Match" in headers else (200,)
         with self._http.get(self._url(path), headers, is_blob=is_blob) as response:
             if response.status_code not in usual:
@@ -164,8 +165,9 @@ class LxcServer:
 class LxcImages:
     """An LXC image server with mirrors of it. Thread-safe.
 
-    The list of images comes from the server itself, and from a mirror only when the server can't be reached. Files
-    come from the first that has them, mirrors first. `say` is called with one line for each retry and each switch.
+    The list of images comes from the server itself, and from a mirror only if the server can't be reached. Files come
+    from the first endpoint that has them, mirrors first. `say` is called with one line for each retry and each change
+    of endpoint.
     """
 
     def __init__(
@@ -179,11 +181,11 @@ class LxcImages:
         others = [Endpoint(mirror, mirror.address.host, is_origin=False) for mirror in mirrors]
         self._endpoints = Endpoints(Endpoint(origin, self.host, is_origin=True), others, say, timing)
         self.listed_by = ""
-        """The host that the list of images came from, after `products()`."""
+        """The host that has sent the list of images, after `products()`."""
         self._products: Products | None = None
 
     def products(self) -> Products:
-        """Return all products that are listed, asked for once."""
+        """Return all listed products. The list is downloaded once."""
         if self._products is None:
             trusted = "; it is trusted then: the hashes are its own"
             try:

@@ -1,4 +1,4 @@
-"""Trying out mirrors: whether they answer, how fast one blob comes, whether it is the right one, and rate limits."""
+"""Tests mirrors: whether they answer, the speed of one blob, whether it is verified, and rate limits."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from provisioner.registry.lxc_server import LxcServer
 from provisioner.registry.parallel import in_parallel
 
 ANSWER_SECONDS = 10.0
-"""How long a document may take, and how long a server may send nothing of a blob."""
+"""The time limit for a document, and for a silence of the server during a blob."""
 BLOB_SECONDS = 10.0
-"""How long a blob is read for the speed."""
+"""The longest time for which a blob is read to measure the speed."""
 _JOBS = 16
 
 Found = TypeVar("Found")
@@ -27,40 +27,41 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of trying one server."""
+    """The result of testing one server."""
 
     problem: str = ""
-    """Why it can't be used; empty where it can."""
+    """Why it can't be used; empty if it can."""
     speed: float | None = None
-    """Bytes a second, with the time to the first one."""
+    """Bytes a second, including the time until the first byte."""
     is_verified: bool = False
-    """Whether the whole blob came and is the right one. A slow one is not waited for."""
+    """Whether the whole blob arrived and has its digest. Slow downloads are stopped before their end."""
     limit: RateLimit | None = None
-    """How many requests are allowed, where it says so."""
+    """The server's rate limit, if it states one."""
 
 
 class Server(Protocol[Found]):
-    """A server to try: an origin or a mirror of it. Methods raise ProvisionError."""
+    """A server to test: an origin or a mirror of it. Methods raise ProvisionError."""
 
     def ping(self) -> None:
-        """Ask for something small."""
+        """Request a small document."""
 
     def look(self) -> Found:
-        """Return what one can find there without knowing any digest."""
+        """Return an image that can be found without knowing a digest."""
 
     def fetch(self, found: Found) -> tuple[Descriptor, Generator[bytes, None, None]]:
-        """Return one blob of what was found, here or at another server, and its bytes."""
+        """Return the descriptor and the bytes of one blob of the image `found`, which this or another server has
+        found."""
 
     @property
     def limit(self) -> RateLimit | None:
-        """Return the rate limit that its last answer named."""
+        """Return the rate limit in its last answer, if any."""
 
 
 def try_servers(servers: Sequence[Server[Found]], done: Callable[[int], None]) -> list[Outcome]:
-    """Return what came of trying each server; the first is the origin.
+    """Return the result of testing each server; the first is the origin.
 
-    All are asked at a time whether they answer, and then one after the other for a blob that the first of those that
-    answer names. `done` is called with the number of servers that are done.
+    First all are pinged at the same time. Then each one that answers sends the same blob, one after the other; the
+    first of them chooses the image. `done` is called with 1 for each server that is done.
     """
     problems = list(in_parallel(_problem_of, [server.ping for server in servers], _JOBS))
     found, outcomes = None, []
@@ -79,7 +80,7 @@ def try_servers(servers: Sequence[Server[Found]], done: Callable[[int], None]) -
 
 
 def _problem_of(request: Callable[[], None]) -> str:
-    """Return the message of the error that a request raises, empty where it raises none."""
+    """Return the message of the error that a request raises; empty if it raises none."""
     try:
         request()
     except ProvisionError as error:
@@ -92,7 +93,7 @@ def _measure(server: Server[Found], found: Found) -> Outcome:
     began, count, is_verified = time.monotonic(), 0, False
     try:
         descriptor, chunks = server.fetch(found)
-        with closing(chunks), closing(_verified(chunks, descriptor)) as checked:
+        with closing(chunks), closing(_verify_chunks(chunks, descriptor)) as checked:
             for chunk in checked:
                 count += len(chunk)
                 if time.monotonic() - began > BLOB_SECONDS:
@@ -104,7 +105,7 @@ def _measure(server: Server[Found], found: Found) -> Outcome:
     return Outcome("", count / max(time.monotonic() - began, 1e-6), is_verified, server.limit)
 
 
-def _verified(chunks: Iterator[bytes], descriptor: Descriptor) -> Generator[bytes, None, None]:
+def _verify_chunks(chunks: Iterator[bytes], descriptor: Descriptor) -> Generator[bytes, None, None]:
     yield from verified_chunks(chunks, descriptor.digest, descriptor.size, f"blob {descriptor.digest.short}")
 
 
@@ -115,7 +116,7 @@ class RegistryServer:
     client: RegistryClient
 
     def ping(self) -> None:
-        """Ask what the tag names."""
+        """Resolve the tag."""
         self.look()
 
     def look(self) -> Descriptor:
@@ -138,7 +139,7 @@ class RegistryServer:
 
     @property
     def limit(self) -> RateLimit | None:
-        """Return the rate limit that its last answer named."""
+        """Return the rate limit in its last answer, if any."""
         return self.client.limit
 
 
@@ -153,7 +154,8 @@ class ImageServer:
         self.server.ping()
 
     def look(self) -> tuple[str, Descriptor]:
-        """Return the path of the smallest root file system that has been there for a while, and what it is."""
+        """Return path and descriptor of the smallest of the products' oldest root file systems, which mirrors have
+        too."""
         builds = [product.oldest for product in self.server.products().products]
         smallest = min(filter(None, builds), key=lambda build: build.size, default=None)
         if smallest is None:
@@ -167,5 +169,5 @@ class ImageServer:
 
     @property
     def limit(self) -> None:
-        """Return None: these servers name none."""
+        """Return None: these servers state no limit."""
         return None

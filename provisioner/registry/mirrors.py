@@ -1,4 +1,4 @@
-"""A registry with its mirrors: retries, and the choice of the endpoint to ask next."""
+"""A registry with its mirrors, as one client with retries."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _Answer = TypeVar("_Answer")
 
 
 class Mirrors:
-    """The registry of `reference` and `mirrors` of it, addresses as a user types them. Thread-safe.
+    """The registry of `reference` and its `mirrors`, addresses as users type them. Thread-safe.
 
-    A tag is resolved by the registry itself, and by a mirror only when the registry can't be reached. Content with a
-    digest comes from the first that answers, mirrors first (see Endpoints). `say` is called with one line for each
-    retry and each switch. Raises UsageError for a malformed mirror; methods raise ProvisionError when no endpoint is
-    left to ask, or there is no progress.
+    A tag is resolved by the registry itself, and by a mirror only if the registry can't be reached. Content with a
+    digest comes from the first endpoint that answers, mirrors first (see Endpoints). `say` is called with one line for
+    each retry and each change of endpoint. Raises UsageError for a malformed mirror; methods raise ProvisionError when
+    no endpoint is left to ask, or there is no progress.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Many small requests at the same time, with their answers in order."""
+"""Runs many small requests at the same time, and yields their answers in order."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class _Task(Generic[Item, Answer]):
 
 
 def in_parallel(work: Callable[[Item], Answer], items: Iterable[Item], jobs: int) -> Generator[Answer, None, None]:
-    """Yield `work(item)` for each item, in order. `jobs` threads do the work, at most twice that many items ahead.
+    """Yield `work(item)` for each item, in order. `jobs` threads work on at most 2 * `jobs` items ahead.
 
-    Raises what `work` raises for an item when its turn comes. The threads are daemons, so that Ctrl-C needs not wait
-    for a silent server.
+    What `work` raises for an item is raised in its place in the order. The threads are daemons, so that Ctrl-C doesn't
+    wait for a silent server.
     """
     waiting: queue.SimpleQueue[_Task[Item, Answer] | None] = queue.SimpleQueue()
 

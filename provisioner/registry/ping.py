@@ -1,4 +1,4 @@
-"""What an odd answer to the ping of a registry, `/v2/`, means. It has no last word: the repository decides."""
+"""Unusual answers to the ping of a registry, `/v2/`. Requests for the repository decide whether they matter."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from provisioner.registry.http import status_text
 from provisioner.registry.refusals import error_reason
 
 RETRIED = (408, 429, 500, 502, 503, 504)
-"""The statuses after which another ping may go well."""
+"""The statuses after which another try may succeed."""
 
 
 @dataclass(frozen=True)
 class PingProblem:
-    """Why a registry may not be one, or may not be read, in case its repository can't be read either."""
+    """Why the server may not be a registry, or may refuse access. It is shown if the repository can't be read
+    either."""
 
     kind: type[ProvisionError]
     message: str
@@ -24,7 +25,7 @@ class PingProblem:
 
     @classmethod
     def of(cls, response: requests.Response, registry: str) -> PingProblem | None:
-        """Return the problem that a response to a ping shows; None for that of a registry. It has no challenge."""
+        """Return the problem in a response without a challenge to a ping; None for a registry's usual answer."""
         if response.status_code == 401:
             hint = f"log in: provision login {registry}"
             return cls(NotAllowed, f"{registry} wants a user name and a password", hint)
@@ -38,7 +39,7 @@ class PingProblem:
         return cls(NetworkError, what, "check the host and the port")
 
     def explains(self, response: requests.Response) -> bool:
-        """Return whether it says more than the repository's own response, an error or a web page."""
+        """Return whether this problem is more precise than the repository's response, an error or a web page."""
         if self.kind is NotAllowed and response.status_code in (401, 403):
             return True
         is_of_registry = "json" in response.headers.get("Content-Type", "")
@@ -50,5 +51,5 @@ class PingProblem:
 
 
 def is_web_page(response: requests.Response) -> bool:
-    """Return whether a response says that it is a web page, as those of captive portals are."""
+    """Return whether the Content-Type of a response is that of a web page, such as a captive portal's."""
     return response.headers.get("Content-Type", "").startswith("text/html")

@@ -1,4 +1,4 @@
-"""The environment variables that name proxies, as requests and curl read them: checked before they are used."""
+"""Checks the environment variables that name proxies for requests and curl, before they are used."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _PORTS = range(1, 1 << 16)
 
 
 def check_proxy(url: str) -> None:
-    """Raise UsageError where the variable that names the proxy for `url` holds no address of a proxy.
+    """Raise UsageError if the variable that names the proxy for `url` is not the address of a proxy.
 
-    The message names the variable and what is wrong, but not its value: there may be a password in it.
+    The message has the variable's name and what is wrong, but not its value, which may contain a password.
     """
     proxies = requests.utils.get_environ_proxies(url)
     scheme = next((scheme for scheme in (urlsplit(url).scheme, "all") if scheme in proxies), None)
@@ -32,14 +32,14 @@ def check_proxy(url: str) -> None:
 
 
 def _fault(value: str) -> str:
-    """Return what is wrong with the address of a proxy, in words; empty for a good one."""
+    """Return what is wrong with the address of a proxy, in words; empty for a valid one."""
     if not value.isprintable() or " " in value:
         return "there is a space or a control character in it"
     try:
         with_scheme = requests.utils.prepend_scheme_if_needed(value, "http")  # type: ignore[no-untyped-call]
         address = urllib3.util.parse_url(with_scheme)
         host = (address.host or "").strip("[]").encode("idna")
-    except (ValueError, TypeError):  # urllib3's are ValueErrors that don't say which part is to blame
+    except (ValueError, TypeError):  # urllib3's errors don't say which part is wrong
         return "its host or port can't be read"
     if not host:
         return "it names no host"
@@ -52,5 +52,5 @@ def _fault(value: str) -> str:
 
 
 def _variable(name: str) -> str:
-    """Return how the variable `name`, which the environment has in some case, is written there: a lower one wins."""
+    """Return the variable `name` in the case in which the environment has it; lower case has precedence."""
     return name if name in os.environ else next((other for other in os.environ if other.lower() == name), name.upper())

@@ -1,4 +1,4 @@
-"""Pushes an image: what the registry lacks, blob by blob, then the manifest; retries go on where the last one was."""
+"""Pushes an image: the blobs that the registry lacks, then the manifest. Retries continue interrupted uploads."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from provisioner.registry.retry import (
 )
 
 _CHUNK = 32 << 20
-"""Bytes of a blob that are sent at a time to a registry that takes no whole one."""
+"""The size of a chunk, in bytes, for a registry that doesn't accept whole blobs."""
 _SMALLEST_CHUNK = 1 << 20
 
 _Answer = TypeVar("_Answer")
 
 
 class Push:
-    """One image on its way to a repository.
+    """A push of one image to a repository.
 
     `say` is called with one line for each retry. Methods raise ProvisionError.
     """
@@ -43,53 +43,54 @@ class Push:
         self._client = client
         self._say = say
         self.progress: Callable[[int], None] = lambda count: None
-        """Called with each number of bytes that were sent; with a negative one for bytes that are sent again."""
+        """Called with the number of bytes that were sent; with a negative number for bytes that have to be sent
+        again."""
         self._timing = timing or Timing()
         self._has_succeeded = False
         self._is_chunked = False
         """Whether the registry has refused a whole blob."""
         self._chunk = _CHUNK
         self._begun: dict[Digest, Upload] = {}
-        """The uploads that were begun and have nothing yet."""
+        """The uploads that were started, and have no bytes yet."""
 
     def has_tag(self, tag: str, digest: Digest) -> bool:
-        """Return whether a tag names a manifest already."""
+        """Return whether the tag names the manifest with this digest."""
         try:
-            return self._retried(lambda: self._client.resolve(tag)).digest == digest
+            return self._retry(lambda: self._client.resolve(tag)).digest == digest
         except (NotFound, NotAllowed, MalformedImage):
             return False
 
     def has_blob(self, descriptor: Descriptor, *, may_mount: bool) -> bool:
-        """Return whether the repository has a blob, or has it now, since the registry has it in another one."""
-        if self._retried(lambda: self._client.has_blob(descriptor)):
+        """Return whether the repository has a blob. With `may_mount`, first try to mount it from another repository."""
+        if self._retry(lambda: self._client.has_blob(descriptor)):
             return True
         if not may_mount or not self._client.mounts:
             return False
-        upload = self._retried(lambda: self._client.start(descriptor.digest))
+        upload = self._retry(lambda: self._client.start(descriptor.digest))
         if upload is None:
             return True
         self._begun[descriptor.digest] = upload
         return False
 
     def push_blob(self, blob: StoredBlob) -> bool:
-        """Send a blob, unless the repository has it, and look whether it is there. Return whether it was sent."""
+        """Send a blob unless the repository has it, then check that it has it. Return whether it was sent."""
         descriptor = blob.descriptor
         upload = self._begun.pop(descriptor.digest, None)
-        if upload is None and self._retried(lambda: self._client.has_blob(descriptor)):
+        if upload is None and self._retry(lambda: self._client.has_blob(descriptor)):
             return False
         self._send(blob, upload)
-        if not self._retried(lambda: self._client.has_blob(descriptor)):
+        if not self._retry(lambda: self._client.has_blob(descriptor)):
             raise NetworkError(
                 f"the registry has taken the blob {descriptor.digest.short}, but doesn't have it",
-                "try again; if it stays so, tell the registry's owner",
+                "try again; if it fails again, tell the registry's owner",
             )
         return True
 
     def push_manifest(self, tag: str, data: bytes, media_type: str) -> None:
-        """Write a manifest to a tag, and look whether the tag has it then, byte for byte."""
+        """Write a manifest to a tag, then check that the tag has it, byte for byte."""
         digest = Digest.of(data)
-        self._retried(lambda: self._client.put_manifest(tag, data, media_type))
-        found = self._retried(lambda: self._client.manifest(tag))
+        self._retry(lambda: self._client.put_manifest(tag, data, media_type))
+        found = self._retry(lambda: self._client.manifest(tag))
         if found.digest != digest or found.data != data:
             raise NetworkError(
                 f"the tag {tag!r} is {found.digest!s:.19} now, and not {digest!s:.19}, which was pushed",
@@ -97,7 +98,7 @@ class Push:
             )
 
     def _send(self, blob: StoredBlob, upload: Upload | None) -> None:
-        """Send a blob, in whole or in parts, and go on where the registry says after a failure."""
+        """Send a blob, whole or in chunks. After a failure, continue at the offset that the registry states."""
         tries, failures = self._tries(), 0
         while True:
             began = upload.offset if upload else 0
@@ -113,15 +114,16 @@ class Push:
             except TransientError as error:
                 tries.pause(error)
                 failures += 1
-                self._is_chunked = self._is_chunked or failures > 1  # something may cut what is large
-                upload = self._resumed(blob, upload)
-                if upload is None and self._retried(lambda: self._client.has_blob(blob.descriptor)):
+                self._is_chunked = self._is_chunked or failures > 1  # large requests may be cut off on the way
+                upload = self._resume(blob, upload)
+                if upload is None and self._retry(lambda: self._client.has_blob(blob.descriptor)):
                     return  # only the answer was lost
                 if upload and upload.offset - began >= PROGRESS_BYTES:
                     tries.reset()
 
     def _send_parts(self, blob: StoredBlob, upload: Upload) -> Upload | None:
-        """Send the rest of a blob, and return None; where that was too much, an upload to go on with."""
+        """Send the rest of a blob and return None. If the registry refuses its size, return an upload to continue
+        with."""
         sent = _Counter(self.progress)
         try:
             while (self._is_chunked or upload.offset) and upload.offset < blob.size:
@@ -135,26 +137,26 @@ class Push:
                 if upload.offset == blob.size:
                     raise
                 self._is_chunked = True
-                self._say("the registry takes no whole blob: sending it in parts")
+                self._say("the registry doesn't accept a whole blob: sending it in chunks")
         except TooLarge:
             smaller = max(upload.least, self._chunk // 2)
             if not self._is_chunked or smaller < _SMALLEST_CHUNK or smaller >= self._chunk:
                 raise
             self._chunk = smaller
-            self._say(f"the registry takes no parts of that size: sending {smaller >> 20} MiB at a time")
+            self._say(f"the registry doesn't accept chunks of this size: sending {smaller >> 20} MiB at a time")
         except BaseException:
             sent.take_back()
             raise
         sent.take_back()
-        return self._resumed(blob, upload) or self._client.start(blob.descriptor.digest)
+        return self._resume(blob, upload) or self._client.start(blob.descriptor.digest)
 
-    def _resumed(self, blob: StoredBlob, upload: Upload | None) -> Upload | None:
-        """Return an upload as the registry has it; None where it has to begin anew."""
+    def _resume(self, blob: StoredBlob, upload: Upload | None) -> Upload | None:
+        """Return the upload in its state at the registry; None if it has to be started again."""
         if upload is None:
             return None
         begun = upload
         try:
-            found = self._retried(lambda: self._client.status(begun, blob.size))
+            found = self._retry(lambda: self._client.status(begun, blob.size))
         except (NetworkError, NotFound, NotAllowed):
             return None
         if found is None or found.offset < begun.offset:
@@ -163,8 +165,8 @@ class Push:
         self.progress(found.offset - begun.offset)
         return replace(found, least=max(found.least, begun.least))
 
-    def _retried(self, request: Callable[[], _Answer]) -> _Answer:
-        """Return the answer to a request that is repeated after failures that may pass."""
+    def _retry(self, request: Callable[[], _Answer]) -> _Answer:
+        """Return the answer to a request, which is repeated after a TransientError."""
         tries = self._tries()
         while True:
             try:
@@ -182,7 +184,7 @@ class Push:
 
 
 class _Counter:
-    """Bytes of one request that were sent, and may have to be taken back."""
+    """Reports the bytes that one request has sent, and can subtract them again."""
 
     def __init__(self, progress: Callable[[int], None]) -> None:
         self._progress = progress
@@ -206,11 +208,11 @@ class _Tries:
         self._say = say
 
     def reset(self) -> None:
-        """Forget the failures so far. To be called after progress."""
+        """Reset the counter of failures. It is called after progress."""
         self._backoff.reset()
 
     def pause(self, error: TransientError) -> None:
-        """Wait before the next try, and say so. Raises the error where it is time to give up."""
+        """Report the next try and wait for it. Raises `error` when it is time to give up."""
         wait = None if error.after > GIVE_UP_SECONDS else self._backoff.pause(error.after)
         if wait is None:
             raise error

@@ -24,36 +24,36 @@ from provisioner.registry.upload_body import UploadBody
 from provisioner.terminal.escaping import printable
 
 _REFUSALS_OF_SIZE = (405, 411, 413, 501)
-"""Statuses of registries, or of proxies before them, that take no large body, or no whole blob."""
+"""Statuses with which registries, or proxies before them, refuse a large body or a whole blob."""
 _NO_UPLOAD = (404, 410)
 _ANSWER_LIMIT = 1 << 20
 
 
 class TooLarge(NetworkError):
-    """The registry doesn't take so much at a time."""
+    """The registry doesn't accept a request of this size."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A blob on its way into the registry."""
+    """An upload of a blob that the registry has accepted."""
 
     address: Address
-    """Where its next bytes go."""
+    """The address for its next bytes."""
     offset: int = 0
-    """How many bytes the registry has."""
+    """The number of bytes that the registry has."""
     least: int = 0
-    """The fewest bytes that it takes at a time (OCI-Chunk-Min-Length), but for the last ones."""
+    """The smallest chunk that it accepts, in bytes (OCI-Chunk-Min-Length); the last chunk may be smaller."""
 
 
 class PushClient(RegistryClient):
-    """Writes to the repository of `reference`. `mounts` is another one of the registry that blobs may be taken from."""
+    """Writes to the repository of `reference`. `mounts` is another repository of the registry to mount blobs from."""
 
     def __init__(self, *args: Any, mounts: str = "", **options: Any) -> None:
         super().__init__(*args, **options)
         self.mounts = mounts
 
     def has_blob(self, descriptor: Descriptor) -> bool:
-        """Return whether the repository has a blob. Raises ProvisionError; NotAllowed for who may not look."""
+        """Return whether the repository has a blob. Raises ProvisionError; NotAllowed if this user may not read it."""
         url = f"{self._url}/blobs/{descriptor.digest}"
         headers = {"Accept": "*/*"}
 
@@ -61,7 +61,7 @@ class PushClient(RegistryClient):
             return self._http.get(url, _with(headers, authorization), "HEAD")
 
         self._connect()
-        with self._authorized(send) as response:
+        with self._send_authorized(send) as response:
             if response.status_code in (401, 403) or response.status_code >= 500 or response.status_code == 429:
                 raise self._push_refusal(response, f"blob {descriptor.digest.short}")
             size = response.headers.get("Content-Length", "")
@@ -69,7 +69,7 @@ class PushClient(RegistryClient):
             return response.status_code == 200 and size in ("", "0", str(descriptor.size))
 
     def start(self, digest: Digest) -> Upload | None:
-        """Begin to upload a blob; None where the registry has taken it from the repository `mounts`."""
+        """Start the upload of a blob. Return None if the registry has mounted it from the repository `mounts`."""
         what = f"upload of the blob {digest.short}"
         if self.mounts:
             query = urlencode({"mount": str(digest), "from": self.mounts})
@@ -80,13 +80,13 @@ class PushClient(RegistryClient):
                     return self._next(response, 0, what)
             except TransientError:
                 raise
-            except ProvisionError:  # it may not be read, or the registry doesn't know this
+            except ProvisionError:  # `mounts` may not be readable, or the registry has no mounts
                 self.mounts = ""
         with self._send("POST", "blobs/uploads/", (202,), what) as response:
             return self._next(response, 0, what)
 
     def put(self, upload: Upload, blob: StoredBlob, progress: Callable[[int], None]) -> None:
-        """Send all that the registry lacks of a blob, and end the upload. Raises TooLarge where it refuses so much."""
+        """Send the rest of a blob, and end the upload. Raises TooLarge if the registry refuses the size."""
         digest, count = blob.descriptor.digest, blob.size - upload.offset
         address = upload.address.with_query({"digest": str(digest)})
         what = f"blob {digest.short}"
@@ -98,24 +98,24 @@ class PushClient(RegistryClient):
             announced = response.headers.get("Docker-Content-Digest", str(digest))
             if announced != str(digest):
                 raise NetworkError(
-                    f"{self._reference.registry} took the {what} for {printable(announced)[:100]}",
+                    f"{self._reference.registry} stored the {what} as {printable(announced)[:100]}",
                     "tell the registry's owner",
                 )
 
     def patch(self, upload: Upload, blob: StoredBlob, count: int, progress: Callable[[int], None]) -> Upload:
-        """Send the next `count` bytes of a blob, and return what comes next. Raises TooLarge."""
+        """Send the next `count` bytes of a blob, and return the upload for the bytes after them. Raises TooLarge."""
         what, end = f"blob {blob.descriptor.digest.short}", upload.offset + count
         headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{upload.offset}-{end - 1}"}
         body = UploadBody(blob, upload.offset, count, progress)
         with self._send("PATCH", upload.address, (202, 204), what, headers, body) as response:
             following, taken = self._next(response, end, what, upload), _end_of_range(response)
-            # Some count the byte behind the last one, and `0-0` may be one byte.
+            # Some registries state the end instead of the last byte, and `0-0` may stand for one byte.
             if taken in (None, end, end + 1) or end == 1:
                 return following
-            raise TransientError(f"{self._reference.registry} has taken only a part of the {what}", "try again")
+            raise TransientError(f"{self._reference.registry} has stored only a part of the {what}", "try again")
 
     def status(self, upload: Upload, size: int) -> Upload | None:
-        """Return how much the registry has of a blob of `size` bytes; None where the upload has to begin anew."""
+        """Return the state of an upload of `size` bytes at the registry; None if it has to be started again."""
         what = "state of an upload"
         with self._send("GET", upload.address, (204, 202, 200, *_NO_UPLOAD, 400), what) as response:
             limited_body(response, _ANSWER_LIMIT)
@@ -139,9 +139,9 @@ class PushClient(RegistryClient):
         headers: Mapping[str, str] | None = None,
         body: UploadBody | bytes = b"",
     ) -> requests.Response:
-        """Return the response to a request: to a path below the repository, or to the address of an upload.
+        """Return the response to a request to a path of the repository, or to the address of an upload.
 
-        Other servers than the registry get no credentials. Raises ProvisionError for other statuses than `expected`.
+        Credentials are sent only to the registry itself. Raises ProvisionError for other statuses than `expected`.
         """
         self._connect()
         address = Address.parse(f"{self._url}/{where}") if isinstance(where, str) else where
@@ -150,7 +150,7 @@ class PushClient(RegistryClient):
         def send(authorization: str) -> requests.Response:
             return self._http.upload(method, address, _with(headers or {}, authorization if is_own else ""), body)
 
-        response = self._authorized(send) if is_own else send("")
+        response = self._send_authorized(send) if is_own else send("")
         if response.status_code not in expected:
             with response:
                 raise self._push_refusal(response, what, is_begun=not isinstance(where, str))
@@ -158,7 +158,7 @@ class PushClient(RegistryClient):
         return response
 
     def _next(self, response: requests.Response, offset: int, what: str, former: Upload | None = None) -> Upload:
-        """Return the upload that a response leads to, by its Location, which may be relative."""
+        """Return the upload at the Location of a response, which may be relative."""
         location = response.headers.get("Location", "")
         limited_body(response, _ANSWER_LIMIT)
         least = response.headers.get("OCI-Chunk-Min-Length", "")
@@ -175,16 +175,16 @@ class PushClient(RegistryClient):
         return Upload(target, offset, smallest)
 
     def _push_refusal(self, response: requests.Response, what: str, *, is_begun: bool = False) -> ProvisionError:
-        """Return the error for a response that is no success. `is_begun` is whether it is about an upload's address."""
+        """Return the error for a response. `is_begun` says whether the request was to an upload's address."""
         name, registry, status = self._reference.name, self._reference.registry, response.status_code
         if status in _REFUSALS_OF_SIZE:
-            hint = "the registry, or a proxy before it, allows no larger content: ask its owner"
-            return TooLarge(f"{registry} doesn't take the {what}{error_reason(response)}: status {status}", hint)
+            hint = "the registry, or a proxy before it, limits the size: ask its owner"
+            return TooLarge(f"{registry} doesn't accept the {what}{error_reason(response)}: status {status}", hint)
         if is_begun and (status == 416 or status in _NO_UPLOAD):
             return TransientError(f"{registry} has lost a part of the {what}", "try again")
         if status == 404:
             reason = error_reason(response)
-            return NotFound(f"{registry} takes nothing for {name}{reason}", "check the name, or create it there first")
+            return NotFound(f"{registry} accepts no push to {name}{reason}", "check the name, or create it there first")
         if status in (401, 403) and not (self._ping_problem and self._ping_problem.explains(response)):
             login = self._login
             who = (printable(login.username) or "this login") if login else "who isn't logged in"
@@ -197,7 +197,7 @@ class PushClient(RegistryClient):
 
     @property
     def _url(self) -> str:
-        """The address of the repository; valid after `_connect`."""
+        """The address of the repository."""
         self._connect()
         return f"{self._base}{self._reference.repository}"
 
@@ -206,11 +206,12 @@ class PushClient(RegistryClient):
         scope = f"repository:{self._reference.repository}:pull,push"
         return f"{scope} repository:{self.mounts}:pull" if self.mounts else scope
 
-    def _scoped(self, challenge: Challenge) -> Challenge:
+    def _with_scope(self, challenge: Challenge) -> Challenge:
         return replace(challenge, scope=self._scope)
 
     def _fetch_token(self, challenge: Challenge) -> dict[str, Any]:
-        """Return the token server's answer; where it refuses a token for both repositories, for the first one."""
+        """Return the token server's answer. If it refuses a token for both repositories, ask for the first one
+        alone."""
         first, _, other = challenge.scope.partition(" ")
         try:
             return super()._fetch_token(challenge)
@@ -220,7 +221,7 @@ class PushClient(RegistryClient):
             if isinstance(error, NoSuchRepository):
                 registry = self._reference.registry
                 raise NotAllowed(
-                    f"{registry} lets nobody push to {self._reference.name} who isn't logged in",
+                    f"{registry} requires a login for pushes to {self._reference.name}",
                     f"log in: provision login {registry}",
                 ) from None
             raise
@@ -231,9 +232,9 @@ def _with(headers: Mapping[str, str], authorization: str) -> dict[str, str]:
 
 
 def _end_of_range(response: requests.Response) -> int | None:
-    """Return how many bytes a registry has of an upload; None where it doesn't say that it has the first ones.
+    """Return the number of bytes in a Range header from 0 on; None for a missing or other header.
 
-    `0-0` is said for none as well as for one: then they are sent again.
+    Registries send `0-0` for no bytes and for one byte. It counts as none, so that the byte is sent again.
     """
     match = re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", response.headers.get("Range", ""))
     if match is None:

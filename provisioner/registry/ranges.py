@@ -1,4 +1,4 @@
-"""The bytes of a file from an offset on, whether its server sends a range or the whole of it."""
+"""The bytes of a file from an offset on, whether its server sends a range or the whole file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ GetFrom = Callable[[int], AbstractContextManager[requests.Response]]
 
 
 def range_header(start: int) -> dict[str, str]:
-    """Return the header that asks for the bytes from `start` on; none for the whole."""
+    """Return the header that requests the bytes from `start` on; no header if that is 0."""
     return {"Range": f"bytes={start}-"} if start else {}
 
 
 def chunks_from(get: GetFrom, start: int, size: int, http: Http, what: str) -> Generator[bytes, None, None]:
-    """Yield the bytes from `start` on of something that has `size` bytes: not verified, and no more than that.
+    """Yield the bytes from `start` on of content with `size` bytes. They are not verified, and no more than that.
 
-    Where the server ignores the range or sends another one, the whole is fetched and its first part skipped. `what`
-    names it in errors. Raises MalformedImage where it is larger than announced, TransientError where it is smaller.
+    If the server ignores the range or sends another one, the whole content is downloaded and its first part skipped.
+    `what` names it in errors. Raises MalformedImage if it is larger than `size`, TransientError if it is smaller.
     """
     if start:
         with get(start) as response:
@@ -40,7 +40,7 @@ def chunks_from(get: GetFrom, start: int, size: int, http: Http, what: str) -> G
 
 
 def _content(response: requests.Response, at: int, start: int, size: int, http: Http, what: str) -> Iterator[bytes]:
-    """Yield the bytes after `start`, from a body that begins at byte `at`."""
+    """Yield the bytes from `start` on, from a body that begins at byte `at`."""
     length = response.headers.get("Content-Length", "")
     if response.status_code == 200 and re.fullmatch(r"[0-9]{1,19}", length) and int(length) != size:
         raise MalformedImage(f"{what} has {int(length)} bytes, {size} were announced")
@@ -50,14 +50,14 @@ def _content(response: requests.Response, at: int, start: int, size: int, http: 
         if at + len(chunk) > start:
             yield chunk[max(0, start - at) :]
         at += len(chunk)
-        if at == size:  # what follows, such as trailers, is no content
+        if at == size:  # trailers may follow
             http.limit_rest(response)
     if at < size:
         raise TransientError(f"{what} broke off: it ends after {at} of {size} bytes", "try again")
 
 
 def _is_range(response: requests.Response, start: int, size: int) -> bool:
-    """Return whether the body of a 206 begins at `start` of something that has `size` bytes (RFC 9110, 14.4)."""
+    """Return whether the body of a 206 begins at `start` of content with `size` bytes (RFC 9110, 14.4)."""
     content_range = re.fullmatch(
         r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", response.headers.get("Content-Range", "")
     )

@@ -1,4 +1,4 @@
-"""Errors for responses of a registry that aren't a success: from the status and the body to a message and a hint."""
+"""Errors for unsuccessful responses of a registry: message and hint for a status and a body."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def refusal(
 ) -> ProvisionError:
     """Return the error for a response about `what` of an image, such as `tag 'latest'`.
 
-    `login` is what the registry was shown, which is removed from its messages. `is_part` says that a manifest asked
-    for `what`, so that the image is incomplete without it; otherwise the user did.
+    `login` are the credentials that were sent; they are removed from the registry's messages. `is_part` says that
+    `what` is named by a manifest, not by the user, so that the image is incomplete without it.
     """
     name, registry, status = reference.name, reference.registry, response.status_code
     error = _first_error(response)
-    reason = _redacted(_reason(error), login)
+    reason = _redact(_reason(error), login)
     if status == 404 and is_part:
         return Incomplete(
             f"{name} is incomplete: the registry has no {what}{reason}", "try another tag, or tell its owner"
@@ -56,8 +56,8 @@ def refusal(
             f"{registry} refuses the credentials {who}{reason}", f"log in again: provision login {registry}"
         )
     if status in (401, 403):
-        if is_part:  # whoever got the manifest may read the image
-            hint = f"try again; if it stays so, log in: provision login {registry}, or tell the registry's owner"
+        if is_part:  # this user may read the image, since the registry has sent the manifest
+            hint = f"try again; if it fails again, log in: provision login {registry}, or tell the registry's owner"
             return NotAllowed(f"{registry} refuses the {what} of {name}, whose manifest it gave{reason}", hint)
         # A registry that hides which repositories exist answers the same for private and missing ones.
         hint = f"check the spelling; if it is private: provision login {registry}"
@@ -70,7 +70,7 @@ def refusal(
         limit = RateLimit.from_headers(response.headers, time.time())
         hint = limit.hint + ("" if login else f", or log in for more: provision login {registry}")
         return TransientError(f"{registry} says that there were too many requests{reason}{limit}", hint, after)
-    message = f"{registry} answers with {_redacted(status_text(response), login)} for the {what}{reason}"
+    message = f"{registry} answers with {_redact(status_text(response), login)} for the {what}{reason}"
     if status == 408 or (status >= 500 and status != 501):
         return TransientError(message, after=after)
     return NetworkError(message, "try again later")
@@ -95,5 +95,5 @@ def _reason(error: Mapping[str, Any]) -> str:
     return f" ({printable(str(text))[:200]})" if error else ""
 
 
-def _redacted(text: str, login: Login | None) -> str:
+def _redact(text: str, login: Login | None) -> str:
     return login.redact(text) if login else text

@@ -1,4 +1,4 @@
-"""Retries: which failures are worth another try, how long to pause before it, and when to give up."""
+"""Retries: the failures after which another try may succeed, the pauses before it, and when to give up."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MAX_PAUSES = 8
 """The most pauses in a row without progress."""
 
 MAX_PAUSES_AT_FIRST = 2
-"""The same before the first answer of this run: a misspelt host should be reported soon."""
+"""The same before the first answer of this run, so that a misspelt host is reported soon."""
 
 PROGRESS_BYTES = 1 << 16
-"""A try that got this many bytes resets the retry counter, even if it broke off. So each blob has a limit of tries."""
+"""A try that got this many bytes resets the retry counter, even if it failed. So the number of tries has a limit."""
 
 
 class TransientError(NetworkError):
@@ -36,7 +36,7 @@ class TransientError(NetworkError):
     def __init__(self, message: str, hint: str = "try again later", after: float = 0.0) -> None:
         super().__init__(message, hint)
         self.after = after
-        """Seconds to wait that the server asked for; 0 where it named none."""
+        """Seconds to wait, as the server asked; 0 if it didn't."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Backoff:
         self.reset()
 
     def reset(self) -> None:
-        """Start to count again. To be called after progress."""
+        """Reset the counter. It is called after progress."""
         self._count = 0
         self._since = self._timing.clock()
 
@@ -90,7 +90,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _timestamp(text: str) -> float | None:
-    """Return an HTTP date as seconds since the epoch; None where it isn't one."""
+    """Return an HTTP date as seconds since the epoch, or None if the text is none."""
     try:
         return float(parsedate_to_datetime(text).timestamp())
     except (TypeError, ValueError, OverflowError, IndexError):

@@ -1,4 +1,4 @@
-"""Requests about one repository: which scheme its registry speaks, and the token or password that it asks for."""
+"""Requests about one repository: the scheme of its registry, and the token or password for it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RepositorySession:
         self._answers = 0
         """The number of requests that succeeded."""
 
-    def _authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
+    def _send_authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
         """Return the response to a request, sent with a token or a password if the registry asks for one.
 
         `send` sends the request with a value of `Authorization`, which may be empty, and may be called several times.
@@ -73,7 +73,7 @@ class RepositorySession:
             challenge = self._usable_challenge(response, self._base) if response.status_code in (401, 403) else None
             if challenge is None:
                 return response
-            self._challenge = self._scoped(challenge)
+            self._challenge = self._with_scope(challenge)
             try:
                 is_same = self._authorization(refused=sent) == sent
             except BaseException:
@@ -152,7 +152,7 @@ class RepositorySession:
             self._ping_problem = PingProblem.of(response, self._reference.registry)
         return None
 
-    def _scoped(self, challenge: Challenge) -> Challenge:
+    def _with_scope(self, challenge: Challenge) -> Challenge:
         """Return a challenge with the scope of this repository, if it has none."""
         return challenge if challenge.scope else replace(challenge, scope=self._scope)
 

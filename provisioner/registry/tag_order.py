@@ -21,7 +21,7 @@ _PRERELEASES = {
 """Words that mark a version as a pre-release, and its stage: the higher, the longer before the release."""
 
 _NEEDS_NUMBER = {"a", "b", "c", "m"}
-"""Of these words, those that mark a pre-release only with a number behind them (`1.0-a` may be a variant)."""
+"""The words that mark a pre-release only if a number follows (`1.0-a` may be a variant)."""
 
 _LATEST, _VERSION, _DATED, _NAME, _HASHED = range(5)
 """Groups of tags, in the order of the list."""

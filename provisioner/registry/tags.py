@@ -1,4 +1,4 @@
-"""The tags of a repository on any registry, by `/v2/NAME/tags/list` (OCI distribution-spec v1.1)."""
+"""Lists the tags of a repository by `/v2/NAME/tags/list` (OCI distribution-spec v1.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from provisioner.image.reference import is_tag
 from provisioner.registry.refusals import NoSuchRepository, NoSuchTag
 
 _PAGE_SIZE = 1000
-"""Tags to ask for in one page. Registries may send fewer, or all at once."""
+"""The number of tags that are requested in one page. Registries may send fewer, or all at once."""
 
 _MAX_IDLE_PAGES = 10
 """Pages in a row without a new tag, after which the list counts as endless."""
@@ -24,7 +24,7 @@ _MAX_TAGS = 1_000_000
 """Lists with more tags count as endless."""
 
 _LIST_SECONDS = 1200.0
-"""Lists that take longer count as endless: each page has its own deadline, but a new tag may come in each."""
+"""Lists that take longer count as endless. Each page has its own deadline, too."""
 
 _LINK_LIMIT = 8192
 """The part of a Link header that is read, in characters."""
@@ -37,8 +37,8 @@ _MASK, _UNMASK = str.maketrans(_SEPARATORS, _PLACEHOLDERS), str.maketrans(_PLACE
 def tag_names(page_of: Callable[[str], tuple[bytes, str]], host: str) -> list[str]:
     """Return all tags in the registry's order, each once. Names that can't be tags are left out.
 
-    `page_of(query)` returns the body and the Link header of one page; `host` is named in errors. Raises NetworkError
-    for an answer that is no list of tags, and for a list without an end.
+    `page_of(query)` returns the body and the Link header of one page; errors name `host`. Raises NetworkError for an
+    answer that isn't a list of tags, and for an endless list.
     """
     query, asked, idle = f"n={_PAGE_SIZE}", set[str](), 0
     deadline = time.monotonic() + _LIST_SECONDS
@@ -88,10 +88,10 @@ def _parse_page(body: bytes, host: str) -> list[str]:
 
 
 def _next_query(header: str, host: str) -> str:
-    """Return the query of the next page in a Link header (RFC 8288); empty where there is no next page.
+    """Return the query of the next page in a Link header (RFC 8288); empty if there is no next page.
 
-    Only the query is used: behind proxies the rest of the address is often wrong, and it must not lead to another
-    host. Raises NetworkError for a header without any link, and for a query that can't be sent.
+    Only the query is used, because behind proxies the rest of the address is often wrong, and because it must not lead
+    to another host. Raises NetworkError for a header without any link, and for an invalid query.
     """
     header = header[:_LINK_LIMIT]
     following = [target for target, relations in _links(header) if "next" in relations]

@@ -1,4 +1,4 @@
-"""Fetching bearer tokens from the server that a registry names (distribution's token specification)."""
+"""Requests bearer tokens from the server that a registry names (distribution's token specification)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from provisioner.registry.retry import TransientError, retry_after
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """Which token to fetch, and for whom."""
+    """A request for a token."""
 
     challenge: Challenge
-    """What the registry asked for; its realm is the address of the token server."""
+    """The registry's challenge. Its realm is the address of the token server."""
     reference: Reference
     """The repository that the token is for."""
     login: Login | None
-    """The user's credentials; without, an anonymous token is fetched."""
+    """The user's credentials; None for an anonymous token."""
     registry: Address
-    """Where the registry itself is reached."""
+    """The address of the registry."""
 
 
 def fetch_token(http: Http, request: TokenRequest, warn: Callable[[str], None]) -> dict[str, Any]:
-    """Return the token server's parsed answer. Raises ProvisionError where it refuses or answers with anything else.
+    """Return the token server's parsed answer. Raises ProvisionError if it refuses or its answer isn't JSON.
 
-    `warn` shows a line to the user, before a password goes to a server that may be another owner's.
+    `warn` is called with a line for the user before a password is sent to a server outside of the registry's domain.
     """
     server = Address.parse(request.challenge.realm)
     request = replace(request, login=_allowed_login(request, server, warn))
@@ -65,7 +65,7 @@ def may_get_password(challenge: Challenge, registry: Address) -> bool:
 def _allowed_login(request: TokenRequest, server: Address, warn: Callable[[str], None]) -> Login | None:
     """Return the credentials that the token server may get, if any.
 
-    Raises NetworkError where a token, or a password, would be less secure than the registry itself.
+    Raises NetworkError if a token would be sent less securely than to the registry itself.
     """
     name, registry, login = request.reference.registry, request.registry, request.login
     if not registry.may_lead_to(server):
@@ -96,7 +96,7 @@ def _send(http: Http, request: TokenRequest, server: Address) -> requests.Respon
     if login and login.identity_token:
         grant = {"grant_type": "refresh_token", "refresh_token": login.identity_token, "client_id": "provisioner"}
         return http.post(server, grant | query)
-    # Scopes of several repositories are parameters of their own here, and divided by spaces in the form.
+    # Several scopes are several parameters here, and one parameter with spaces in the form.
     service = {"service": challenge.service} if challenge.service else {}
     server = server.with_query(service)
     for scope in challenge.scope.split():

@@ -1,12 +1,12 @@
 # Android and Termux: replacements for files of /proc that apps can't read, and Android's own directories.
 # Sets `ticks` and `uptime`.
 
-# Succeed in Termux, also for root who has started from there.
+# Succeed in Termux, also for root that was started from there.
 is_termux() {
     case ${PREFIX-} in /*/files/usr) ;; *) return 1 ;; esac
 }
 
-# Bind replacements for those files of /proc and /sys that can't be read, or that mislead programs.
+# Bind replacements for files of /proc and /sys that can't be read or that mislead programs.
 fake_proc() {
     uptime=''
     for file in stat loadavg uptime version vmstat sys/kernel/overflowuid sys/kernel/overflowgid sys/kernel/cap_last_cap \
@@ -22,17 +22,17 @@ fake_proc() {
             version) printf '%s version %s\n' "$(uname -s)" "$(uname -r) (provision) $(uname -v)" ;;
             vmstat) print_vmstat ;;
             */cap_last_cap) print_last_capability ;;
-            */max_user_watches) printf '8192\n' ;; # the kernel's own before 5.11
+            */max_user_watches) printf '8192\n' ;; # the kernel's default before 5.11
             *) printf '65534\n' ;;
         esac >"$source"
         bind_in_proot
     done
     [ -n "${ANDROID_ROOT-}" ] || return 0
-    # Some of Android's kernels block until they have collected enough randomness.
+    # Some of Android's kernels block until they have gathered enough randomness.
     source=/dev/urandom destination=/dev/random
     bind_in_proot
     if [ -d /sys/fs/selinux ]; then
-        # Programs with libselinux would take the phone's policy for theirs.
+        # Programs with libselinux would apply the phone's policy to themselves.
         make_temporary
         source=$temporary/selinux destination=/sys/fs/selinux
         mkdir -m 555 "$source"
@@ -40,7 +40,7 @@ fake_proc() {
     fi
 }
 
-# Print the number of the last capability: 40 since Linux 5.9, 39 in 5.8, 37 before.
+# Print the number of the highest capability: 40 since Linux 5.9, 39 in 5.8, 37 before.
 print_last_capability() {
     release=$(uname -r)
     release=${release%%[!0-9.]*}
@@ -53,8 +53,8 @@ print_last_capability() {
     fi
 }
 
-# Set `ticks`, when this process started, in clock ticks since the system's start, and `uptime`, the same in seconds. Linux
-# has 100 clock ticks a second.
+# Set `ticks` to the time from boot to the start of this process in clock ticks, of which Linux has 100 a second, and
+# `uptime` to the same in seconds.
 find_uptime() {
     read_stat $$
     ticks=$stat_start
@@ -62,7 +62,7 @@ find_uptime() {
     uptime=$((ticks / 100)).${hundredths#"${hundredths%??}"}
 }
 
-# Print a /proc/stat in which all processors have been idle since the start.
+# Print a /proc/stat in which all processors have been idle since boot.
 print_stat() {
     last=0
     { read -r last </sys/devices/system/cpu/possible; } 2>/dev/null
@@ -94,7 +94,7 @@ print_vmstat() {
     printf '%s 0\n' pgpgin pgpgout pswpin pswpout pgfault pgmajfault
 }
 
-# Bind Android's own directories, for its programs, and with --termux the user's.
+# Bind the directories that Android's programs need, and with --termux those of the user.
 bind_android() {
     [ -z "${ANDROID_ROOT-}" ] || { [ "$runtime" != proot ] && [ -z "$termux" ]; } ||
         for source in $android_places; do
@@ -102,7 +102,7 @@ bind_android() {
             [ ! -r "$source" ] || bind_one
         done
     [ -n "$termux" ] || return 0
-    # Termux's links below ~/storage lead to /storage.
+    # Termux's symlinks in ~/storage point to /storage.
     for source in /sdcard /storage "$PREFIX" "${PREFIX%/usr}/home"; do
         destination=$source
         if [ -e "$source" ]; then
@@ -113,12 +113,12 @@ bind_android() {
     done
 }
 
-# What programs of Android need.
+# The files and directories that programs of Android need.
 android_places='/system /system_ext /vendor /product /odm /apex /linkerconfig/ld.config.txt
     /linkerconfig/com.android.art/ld.config.txt'
 
-# Remove from the rootfs what Termux's proot made there for binds, and left when it was killed: empty directories and
-# files that nobody may read. `provision` makes all that the image has readable for the user, so they are not the image's.
+# Remove from the rootfs the empty, unreadable directories and files that Termux's proot makes for binds and leaves when
+# it is killed. They can't be the image's, because `provision` makes all files of the image readable for the user.
 remove_placeholders() {
     [ "$host_uid" != 0 ] && [ -z "$print_only" ] || return 0
     found=''
@@ -132,7 +132,7 @@ remove_placeholders() {
         esac
     done
     [ -n "$found" ] || return 0
-    # Another start's proot may need them now.
+    # The proot of another session may be using them.
     find_sessions
     [ "$sessions" = " $$" ] || return 0
     for place in $found; do
@@ -140,7 +140,7 @@ remove_placeholders() {
     done
 }
 
-# Remove the guest's file or empty directory $1, and the directories above it that are empty then.
+# Remove the guest's file or empty directory $1, and then its parent directories as far as they are empty.
 remove_placeholder() {
     resolve "$1"
     [ "$resolved" = "$1" ] || return 0

@@ -1,10 +1,10 @@
 # Binds: files and directories of the host that the guest sees.
-# Sets `source`, `destination` and `is_read_only` of one bind; proot.sh and mounts.sh do the rest.
+# Sets `source`, `destination` and `is_read_only` for one bind at a time; proot.sh and mounts.sh make the bind.
 
-# Bind the files of /etc, Android's directories, and what the profile, `provision --bind` and the options ask for.
+# Bind the files of /etc, Android's directories, and the binds of the profile, of `provision --bind` and of the options.
 bind_all() {
     is_read_only=''
-    [ -z "$is_own" ] || say "in $start_directory the container's files are seen, not this machine's"
+    [ -z "$has_own_files" ] || say "$start_directory is not bound, because the container has files of its own there"
     bind_android
     bind_links
     bind_etc_files
@@ -15,7 +15,7 @@ bind_all() {
         if [ -e "$source" ]; then
             bind_one
         else
-            # It was asked for at provision time, maybe on another machine.
+            # `provision --bind` named it, perhaps on another machine.
             say "not bound, because it doesn't exist: $source"
         fi
     done
@@ -55,41 +55,42 @@ split_bind() {
     case $destination in /*) normalize "$destination" && destination=$normal ;; *) destination=$source ;; esac
 }
 
-# Bind the caller's directory at its own path, and start there. Where files of the container are in its place, or of the
-# kernel, it isn't bound: what the program needs could be among them.
+# Add a bind of the caller's directory at its own path, and make it the working directory. It isn't bound where that
+# would hide files of the container or of the kernel, which programs may need.
 bind_here() {
     case $start_directory in
         *:/*) fail "--here: $start_directory has a colon before a slash, which binds can't have" ;;
-        / | /dev | /proc | /proc/* | /sys | /sys/* | /run) is_own=yes ;;
-        /home | /root | /tmp | /mnt | /media | /srv) is_own='' ;;
-        /home/* | /root/* | /tmp/* | /mnt/* | /media/* | /srv/* | /dev/* | /run/*) is_own='' ;;
-        *) find_own_files "$start_directory" ;;
+        / | /dev | /proc | /proc/* | /sys | /sys/* | /run) has_own_files=yes ;;
+        /home | /root | /tmp | /mnt | /media | /srv) has_own_files='' ;;
+        /home/* | /root/* | /tmp/* | /mnt/* | /media/* | /srv/* | /dev/* | /run/*) has_own_files='' ;;
+        *) check_own_files "$start_directory" ;;
     esac
     workdir=$start_directory
-    [ -n "$is_own" ] || { append "$typed_binds" "$start_directory" && typed_binds=$list; }
+    [ -n "$has_own_files" ] || { append "$typed_binds" "$start_directory" && typed_binds=$list; }
 }
 
-# Set `is_own`: `yes` if the rootfs has files in the directory $1, apart from those that start.sh has made for binds.
-find_own_files() {
-    is_own='' text=''
+# Set `has_own_files`: `yes` if the rootfs has files in the directory $1 that start.sh has not made for binds, else
+# empty.
+check_own_files() {
+    has_own_files='' text=''
     { read_text <"$directory/.provision/mount-points"; } 2>/dev/null
     resolve "$1"
     set +f
     for file in "$rootfs$resolved"/* "$rootfs$resolved"/.[!.]*; do
         [ -e "$file" ] || [ -L "$file" ] || continue
-        case $newline$text in *"$newline${file#"$rootfs"}$newline"*) ;; *) is_own=yes && break ;; esac
+        case $newline$text in *"$newline${file#"$rootfs"}$newline"*) ;; *) has_own_files=yes && break ;; esac
     done
     set -f
 }
 
-# Bind `source` on `destination`. On the root it would replace the container: the command would run in `source`.
+# Bind `source` on `destination`. Exit if that is the root: the bind would hide the whole container.
 bind_one() {
     resolve "$destination"
-    [ -n "$resolved" ] || fail "can't bind $source on the root, $destination: name a place below it"
+    [ -n "$resolved" ] || fail "can't bind $source on the container's root, $destination: name a directory below it"
     case $runtime$is_read_only in
         proot) bind_in_proot ;;
         prootyes)
-            say "proot can't bind read-only: what runs can write to $source"
+            say "proot can't bind read-only: programs in the container can write to $source"
             bind_in_proot
             ;;
         *yes) make_view && bind_in_namespace ;;

@@ -1,4 +1,4 @@
-# Caller: what the guest gets of the caller's environment: the terminal, locale, timezone and proxies.
+# Caller: the variables that the guest gets from the caller's environment: terminal, locale, timezone and proxies.
 # Sets `passed` (a list of NAME=VALUE, and of NAME for secrets), `locale`, `zone` (empty for none).
 
 # Set `passed`.
@@ -10,8 +10,8 @@ find_passed() {
     [ -n "$no_proxy_env" ] || pass_proxies
 }
 
-# Set `locale`: the caller's LANG if the rootfs has that locale, else C.UTF-8 if it has that: programs complain about
-# one that is missing.
+# Set `locale`: the caller's LANG if the rootfs has that locale, else C.UTF-8 if the rootfs has that, else empty.
+# Programs print warnings about a missing locale.
 find_locale() {
     locale=''
     case ${LANG-} in
@@ -22,7 +22,7 @@ find_locale() {
     set +f
     for file in "$rootfs$resolved"/ld-musl-*; do
         set -f
-        # musl takes any name.
+        # musl accepts any name.
         [ ! -f "$file" ] || { locale=$LANG && return; }
     done
     set -f
@@ -32,9 +32,9 @@ find_locale() {
     locale=''
 }
 
-# Succeed if the rootfs has glibc's `locale`: a directory, or a name in the archive, which begins with all names.
+# Succeed if the rootfs has `locale` for glibc: as a directory, or in the archive, whose first part has all names.
 has_locale() {
-    # The name on the disk has a codeset in lower case, without punctuation.
+    # On disk, the codeset in the name is in lower case and without punctuation.
     short_name=$locale
     case $locale in
         *.*)
@@ -58,16 +58,16 @@ has_locale() {
     { head -c 2000000 | tr '\000' '\n' | LC_ALL=C grep -aFqx -e "$short_name"; } <"$rootfs$resolved" 2>/dev/null
 }
 
-# Set `zone`: the caller's TZ, else the name of this machine's timezone, if the rootfs has it, or if it is written as a
-# rule. A /etc/localtime that somebody has changed, or that isn't UTC, counts for more; and UTC is what programs take
-# where nothing is set.
+# Set `zone`: the caller's TZ, else the name of this machine's timezone, if the rootfs has that zone or it is a POSIX
+# rule. It is empty if the rootfs's /etc/localtime was changed or isn't UTC, since that one takes precedence; and for
+# UTC, which is the default of programs.
 find_zone() {
     zone=''
     resolve /usr/share/zoneinfo
     zones=$rootfs$resolved
     if [ -n "${TZ+set}" ]; then
         zone=${TZ#:} zone=${zone#/usr/share/zoneinfo/}
-        # A rule has numbers, and no zone but those of Etc has.
+        # Rules contain digits or commas; names of zones don't, except for those in directories such as Etc.
         case $zone in
             *,*) zones='' ;;
             */*) ;;
@@ -103,12 +103,12 @@ is_utc() {
     esac
 }
 
-# Succeed if the rootfs's /etc/localtime isn't as in the image, or isn't UTC.
+# Succeed if the rootfs's /etc/localtime differs from the image's, or isn't UTC.
 has_own_zone() {
     resolve /etc
     file=$rootfs$resolved/localtime
     if [ -L "$file" ]; then
-        # It may have been removed meanwhile.
+        # readlink fails if a guest has removed it meanwhile.
         link_target=$(readlink "$file")
         [ "$link_target" != "$image_localtime" ] || ! is_utc "$link_target"
     else
@@ -116,7 +116,7 @@ has_own_zone() {
     fi
 }
 
-# Add to `passed` the caller's proxies; those with a password by their names.
+# Add to `passed` the caller's proxies: NAME=VALUE, or only NAME where the value has a password.
 pass_proxies() {
     for proxy in HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy ftp_proxy all_proxy no_proxy; do
         eval "proxy_address=\${$proxy-}"
@@ -128,24 +128,26 @@ pass_proxies() {
     done
 }
 
-# Add $1 to `typed_env`: NAME=VALUE, or NAME for what the caller has. Where this script has changed that variable, set
-# `option` and `value` to what stands for it when the script runs again.
+# Add $1 to `typed_env`: NAME=VALUE, or NAME for the caller's value. If this script has changed the variable NAME, set
+# `option` and `value` to the option that has the caller's value, for when this script runs again with --inside.
 add_variable() {
     entry=$1
     case $1 in
-        '' | =*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $1" ;;
+        '' | =*) fail "--env needs NAME=VALUE, or NAME to pass the value that it has here, not $1" ;;
         *=*) ;;
         *)
             if is_changed "$1"; then
-                [ "$option" = --env ] || fail "--env-file: give the value of $1 too, or --env $1"
-                take_early "$1"
+                [ "$option" = --env ] ||
+                    fail "--env-file can't pass the value that $1 has here: write $1=VALUE there, or use --env $1"
+                find_original_value "$1"
             fi
             ;;
     esac
-    collect typed_env "$entry"
+    append_to typed_env "$entry"
 }
 
-# Add to `typed_env` the lines of the file `value`, as docker's --env-file does: NAME=VALUE, or NAME, or a comment.
+# Add to `typed_env` the lines of the file `value`, in the format of docker's --env-file: NAME=VALUE, NAME, or a
+# comment.
 read_env_file() {
     { [ -f "$value" ] && [ -r "$value" ]; } || fail "--env-file: can't read $value"
     while IFS= read -r line || [ -n "$line" ]; do
@@ -166,13 +168,13 @@ is_changed() {
     esac
 }
 
-# Set `entry`, `option` and `value` for --env $1: the variable as the kernel knows it.
-take_early() {
+# For --env $1, set `entry`, `option` and `value` with the value that the variable had when this process was started.
+find_original_value() {
     case $1 in
-        *[!A-Za-z0-9_.-]*) fail "--env needs NAME=VALUE, or NAME for the value that it has here, not $1" ;;
+        *[!A-Za-z0-9_.-]*) fail "--env needs NAME=VALUE, or NAME to pass the value that it has here, not $1" ;;
     esac
-    find_program tr || fail "--env $1 needs its value here: there is no tr on this machine"
-    # Lines in values change places with the ends of variables.
+    find_program tr || fail "can't read the value of $1 for --env: there is no tr on this machine, install coreutils"
+    # sed works on lines: newlines in values become \001, and the NULs between variables become newlines.
     taken_value=$(tr '\000\n' '\n\001' <"/proc/$$/environ" | sed -n "s/^$1=/=/p" | tr '\001' '\n' && printf x)
     case $taken_value in
         =*) value=$1${taken_value%?x} entry=$value ;;

@@ -1,9 +1,9 @@
 # Command: the image's ENTRYPOINT and CMD, and the typed words between them, joined as `docker run` does.
 # Sets `found_program`; `runs_image` (not empty if the image's entrypoint or command is run); `words_before` and
-# `words_after` (lists around the typed words), `guest_program` (the first word of all).
+# `words_after` (the lists before and after the typed words), `guest_program` (the first word of the joined command).
 
-# Set `words_before` and `words_after`, if the number of typed words is $1. With --shell, `words_before` is that option:
-# the user's shell is not known yet.
+# Set `words_before` and `words_after` for $1 typed words. With --shell, `words_before` is `--shell`, because the user's
+# shell is not known yet.
 join_command() {
     words_before=$entrypoint words_after='' runs_image=$entrypoint
     if [ -n "$login" ]; then
@@ -14,8 +14,8 @@ join_command() {
     fi
 }
 
-# Set `words_before`, `words_after` and `guest_program` for the user that find_user has found. $1 is the number of typed
-# words, $2 and $3 are the first two.
+# Set `words_before`, `words_after` and `guest_program`, after find_user. $1 is the number of typed words, $2 and $3 are
+# the first two.
 find_command() {
     join_command "$1"
     if [ -n "$login" ]; then
@@ -36,7 +36,7 @@ find_command() {
     refuse_systemd "${2-}"
 }
 
-# Exit if the guest's program is systemd, with the first argument $1. It would stop in silence, without an end.
+# Exit if the guest's program is systemd, unless its first argument $1 is --version or --help. It would hang silently.
 refuse_systemd() {
     case ${guest_program##*/}/$1 in
         systemd/--version | systemd/--help | systemd/-h) return ;;
@@ -50,11 +50,11 @@ refuse_systemd() {
         systemd/*) ;;
         *) return 0 ;;
     esac
-    fail "systemd can't run here, it needs a machine of its own: start the program of a service, or --shell"
+    fail "systemd can't run in this container: start the program of a service instead, or use --shell"
 }
 
-# Print where the image's ports are, at a terminal, if what the image starts is started.
-tell_ports() {
+# At a terminal, if the image's own command runs, print the image's ports and their numbers on this machine.
+print_ports() {
     { [ -t 2 ] && [ -z "$login" ] && [ -n "$image_ports" ] && [ -n "$runs_image" ]; } || return 0
     eval "set -- $image_ports"
     port_list=''
@@ -66,9 +66,9 @@ tell_ports() {
     say "ports of the image, on this machine's network: $port_list"
 }
 
-# Set `found_program`: the path at which the guest finds its program, or empty; and `status`: 0, or as shells exit, 126 if
-# it can't be executed and 127 if there is none. Relative words of the guest's PATH, and an empty one, are below its
-# working directory.
+# Set `found_program`: the guest's path of its program, or empty; and `status`: 0, 126 if the program can't be executed,
+# or 127 if it doesn't exist, as in shells. Relative and empty entries of the guest's PATH are relative to its working
+# directory.
 find_guest_program() {
     found_program='' status=127
     case $guest_program in

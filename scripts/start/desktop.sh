@@ -1,13 +1,13 @@
-# Desktop: the options --x11, --sound and --gpu, which show sockets of programs that run on this machine.
+# Desktop: the options --x11, --sound and --gpu, which bind sockets of programs that run on this machine.
 # Sets nothing that other parts read.
 
-# What each option does, see docs/start-sh.md. The first socket that exists counts, and the words for it may be patterns.
-#   OPTION directory PLACE SOCKET...  show the socket's directory at PLACE
-#   OPTION socket PLACE SOCKET...     show the socket at PLACE
-#   OPTION unless NAME PATTERN        take this machine's NAME in place of a socket, if it matches
-#   OPTION set NAME=VALUE             $found is the name of the socket, without the directory
-#   OPTION file NAME PLACE FILE...    show the first FILE that exists at PLACE, and set NAME to that
-#   OPTION run COMMAND                what has to run on this machine: the message if there is no socket
+# What each option does, see docs/start-sh.md. The first socket that exists is used; its words may be patterns.
+#   OPTION directory PLACE SOCKET...  bind the socket's directory on PLACE
+#   OPTION socket PLACE SOCKET...     bind the socket on PLACE
+#   OPTION unless NAME PATTERN        if the caller's NAME matches, set NAME to its value, and bind no socket
+#   OPTION set NAME=VALUE             set a variable; $found is the name of the socket, without its directory
+#   OPTION file NAME PLACE FILE...    bind the first FILE that exists on PLACE, and set NAME to PLACE
+#   OPTION run COMMAND                the command that the message names if there is no socket
 #   OPTION termux COMMAND             the same in Termux
 # shellcheck disable=SC2016 # expanded for each row
 desktop_table='
@@ -30,7 +30,7 @@ gpu set GALLIUM_DRIVER=virpipe
 gpu set MESA_GL_VERSION_OVERRIDE=4.0
 '
 
-# Set `desktop_env` (a list of NAME=VALUE) and `desktop_binds` (a list of SRC:DST) for the options in `desktop`.
+# Set `desktop_env` (a list of NAME=VALUE) and `desktop_binds` (a list of SRC:DST) for the options named in `desktop`.
 find_desktop() {
     desktop_env='' desktop_binds=''
     display=${DISPLAY-} display=${display#*:} display=${display%%.*}
@@ -52,7 +52,7 @@ find_desktop() {
     done
 }
 
-# Add what one row of the table says to `desktop_env` and `desktop_binds`. $@ is the row without the option.
+# Apply one row of the table to `desktop_env` and `desktop_binds`. $@ is the row without the option.
 read_row() {
     action=$1
     shift
@@ -69,7 +69,8 @@ read_row() {
             ;;
         directory | socket)
             [ -n "$needs_socket" ] || return 0
-            find_existing socket "$@" || fail "--$desktop_option: it needs a program on this machine, whose socket is missing. Run: $advice"
+            find_existing socket "$@" ||
+                fail "--$desktop_option: no socket of its server was found on this machine. Run: $advice"
             # shellcheck disable=SC2034 # for the table
             found=${source##*/}
             [ "$action" = socket ] || source=${source%/*}
@@ -89,13 +90,13 @@ read_row() {
     esac
 }
 
-# Set `source`, and succeed, if one of the words of the table from the third on names or matches a socket, or, if $1 is
-# `file`, a file.
+# Set `source` to the first of the words from the third on that is a socket, or a pattern that matches one; also a file,
+# if $1 is `file`. Fail if there is none.
 find_existing() {
     kind=$1
     shift 2
     for candidate; do
-        # Variables that are missing are empty here.
+        # In the table, unset variables count as empty.
         set +u
         eval "candidate=\"$candidate\""
         set -u
@@ -111,7 +112,7 @@ find_existing() {
     return 1
 }
 
-# Bind what find_desktop has found.
+# Bind the sockets and files in `desktop_binds`.
 bind_desktop() {
     eval "set -- $desktop_binds"
     for bind; do

@@ -1,7 +1,7 @@
-# The option --detach: run this script once more, in the background.
+# The option --detach: start this script again in the background.
 # Sets nothing that other parts read.
 
-# Succeed if `log` is no other file's second name, and can be written to.
+# Succeed if `log` is no link to another file and can be written to.
 can_append() {
     [ ! -L "$log" ] || return
     if [ -e "$log" ]; then
@@ -12,16 +12,16 @@ can_append() {
     { true >>"$log"; } 2>/dev/null
 }
 
-# Start this script in the background with the typed words $@, and print its process number and where its output goes.
+# Start this script in the background with the typed words $@. Print its process number and the path of its log.
 detach() {
     log=$directory/.provision/log
-    # Never through a link, and elsewhere with a name that nobody can foresee.
+    # The log is never a link. Outside of DIR, its name can't be predicted.
     can_append || log=$(mktemp "${TMPDIR:-/tmp}/start.XXXXXX") || fail "can't make a log: set TMPDIR"
     launch_words=''
     # Shells ignore SIGINT in background jobs; without this it would not reach the guest.
     find_program env && "$program" --default-signal=INT,QUIT true 2>/dev/null &&
         append '' "$program" --default-signal=INT,QUIT && launch_words=$list
-    # In a session of its own it gets no SIGHUP from a terminal, but can get it from others.
+    # In a session of its own it gets no SIGHUP when the terminal closes, but kill(1) can still send it one.
     if find_program setsid; then
         append "$launch_words" "$program" && launch_words=$list
     else
@@ -30,7 +30,7 @@ detach() {
     find_program sh || fail "there is no sh on PATH"
     append "$launch_words" "$program" "$script"
     eval "set -- $list $options --detached -- \"\$@\""
-    # It says by descriptor 6 that it is a session now, or why it can't be.
+    # On descriptor 6 it writes `started` when it is a session, or the reason why it can't start.
     answer=$(
         "$@" </dev/null 6>&1 >>"$log" 2>&1 &
         printf '%s\n' "$!"
@@ -47,5 +47,5 @@ $answer
 END
     [ -n "$started" ] || { printf '%s\n' "${reason:-start.sh: it ended at once, see $log}" >&2 && exit 125; }
     printf '%s\n' "$pid"
-    say "it runs as process $pid, and writes to $log"
+    say "it runs as process $pid, and its output goes to $log"
 }

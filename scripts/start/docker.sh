@@ -1,10 +1,11 @@
-# Docker: options of `docker run` and `podman run` that start.sh spells differently, or that mean something else here.
-# Sets `translated` (a list of this script's options), `taken` (how many words of the command line they stand for, or 0).
+# Docker: options of `docker run` and `podman run` that start.sh spells differently, ignores or refuses.
+# Sets `translated` (a list of this script's options) and `translated_count` (the number of words of the command line
+# that they replace, or 0 where the option is none of those).
 
-# Set `translated` and `taken` for the word $1 of the command line, which begins with a hyphen. $2 is the next word, and
-# $3 says how many words there are.
+# Set `translated` and `translated_count` for the word $1 of the command line, which begins with a hyphen. $2 is the
+# next word, and $3 the number of words left.
 translate() {
-    translated='' taken=0
+    translated='' translated_count=0
     case $1 in
         --*) translate_long "$@" ;;
         -h)
@@ -17,7 +18,7 @@ translate() {
 
 # The same for a word of one-letter options, such as -itd, -eA=B or -p 80:80.
 translate_short() {
-    letters=${1#-} taken=1
+    letters=${1#-} translated_count=1
     while [ -n "$letters" ]; do
         letter=${letters%"${letters#?}"} letters=${letters#?}
         case $letter in
@@ -40,7 +41,7 @@ translate_short() {
             docker_value=${letters#=}
         else
             [ "$3" -gt 1 ] || fail "-$letter needs a value: start.sh --help"
-            docker_value=$2 taken=2
+            docker_value=$2 translated_count=2
         fi
         translate_value
         return
@@ -52,9 +53,9 @@ translate_long() {
     docker_option=${1%%=*}
     case $docker_option in
         --interactive | --tty | --rm | --init | --quiet | --sig-proxy | --publish-all | --no-healthcheck | --oom-kill-disable)
-            taken=1 && return
+            translated_count=1 && return
             ;;
-        --disable-content-trust | --use-api-socket) taken=1 && return ;;
+        --disable-content-trust | --use-api-socket) translated_count=1 && return ;;
         --volume | --publish | --mount | --network | --net | --security-opt) ;;
         --name | --label | --label-file | --annotation | --pull | --cidfile | --log-driver | --log-opt | --attach | \
             --detach-keys | --expose | --shm-size | --stop-signal | --stop-timeout) ;;
@@ -67,16 +68,17 @@ translate_long() {
         *) return ;;
     esac
     case $1 in
-        *=*) docker_value=${1#*=} taken=1 ;;
+        *=*) docker_value=${1#*=} translated_count=1 ;;
         *)
             [ "$3" -gt 1 ] || fail "$1 needs a value: start.sh --help"
-            docker_value=$2 taken=2
+            docker_value=$2 translated_count=2
             ;;
     esac
     translate_value
 }
 
-# Add to `translated` what `docker_option` with `docker_value` is here, or nothing; exit if it can't be had.
+# Add to `translated` this script's option for `docker_option` with `docker_value`, or nothing if it is ignored. Exit if
+# it is not supported.
 translate_value() {
     case $docker_option in
         --env | --workdir | --user | --hostname) translated_word=$docker_option=$docker_value ;;
@@ -86,7 +88,7 @@ translate_value() {
         --security-opt)
             case $docker_value in
                 no-new-privileges | no-new-privileges[:=]true) translated_word=--no-new-privs ;;
-                *) refuse "--privileged takes the filter away" ;;
+                *) refuse "the seccomp filter can only be turned off, by --privileged" ;;
             esac
             ;;
         --network | --net)
@@ -98,29 +100,29 @@ translate_value() {
         --health-* | --name | --label | --label-file | --annotation | --pull | --cidfile | --log-* | --attach | \
             --detach-keys | --expose | --shm-size | --stop-signal | --stop-timeout | --oom-score-adj) return ;;
         --cpu* | --memory* | --kernel-memory | --blkio-* | --pids-limit | --device-* | --storage-opt | --ulimit)
-            refuse "limits are set outside: ulimit, or systemd-run --user --scope -p MemoryMax=1G DIR/start.sh"
+            refuse "set limits outside, by ulimit or by systemd-run --user --scope -p MemoryMax=1G DIR/start.sh"
             ;;
         --add-host | --dns-* | --domainname) refuse "edit /etc/hosts or /etc/resolv.conf in rootfs" ;;
-        --cap-drop) refuse "few capabilities are left anyway; --no-new-privs keeps sudo and su from more" ;;
-        --gpus) refuse "--device shows a device, and --gpu virgl draws by a program outside" ;;
-        --group-add) refuse "use --user USER:GROUP, or rootfs/etc/group" ;;
-        --platform) refuse "it was chosen when DIR was made: provision --platform" ;;
-        --restart) refuse "a service manager can start it again" ;;
-        --tmpfs) refuse "/dev/shm is in memory; --ephemeral throws all changes away" ;;
-        --volumes-from) refuse "bind the directories: --bind" ;;
-        --userns) refuse "--runtime userns" ;;
-        *) refuse "there is no such thing here" ;;
+        --cap-drop) refuse "root has few capabilities anyway; --no-new-privs turns sudo and su off" ;;
+        --gpus) refuse "use --device PATH, or --gpu virgl" ;;
+        --group-add) refuse "use --user USER:GROUP, or add the user to a group in rootfs/etc/group" ;;
+        --platform) refuse "choose it when DIR is made: provision --platform" ;;
+        --restart) refuse "let a service manager start it again" ;;
+        --tmpfs) refuse "use --ephemeral, which discards all changes" ;;
+        --volumes-from) refuse "bind the directories with --bind" ;;
+        --userns) refuse "use --runtime userns" ;;
+        *) refuse "leave it out" ;;
     esac
     append "$translated" "$translated_word" && translated=$list
 }
 
-# Exit with the reason $1 why there is no `docker_option` here.
+# Exit with the message that `docker_option` is not supported, and with the hint $1.
 refuse() {
-    fail "docker's $docker_option isn't here: $1"
+    fail "docker's $docker_option is not supported: $1"
 }
 
-# Set `translated_word` for a SRC:DST[:OPTIONS] of docker, which has options that mean nothing here, and a name alone for
-# a volume.
+# Set `translated_word` to a --bind for docker's -v SRC:DST[:OPTIONS]. Options without an effect here are left out. Exit
+# if SRC is the name of a volume.
 translate_volume() {
     volume=$1 volume_options=''
     case $volume in
@@ -134,14 +136,14 @@ translate_volume() {
     esac
     case $volume in
         *:/*) ;;
-        *) fail "-v needs SRC:DST; $volume needs no volume, since all that is inside lasts" ;;
+        *) fail "-v needs SRC:DST; $volume needs no volume, since changes in the container are kept" ;;
     esac
     volume_mode='' IFS=,
     for volume_option in $volume_options; do
         case $volume_option in
             ro) volume_mode=:ro ;;
             rw | z | Z | U | cached | delegated | consistent | nocopy | rprivate | private | rslave | slave) ;;
-            *) fail "--bind has no :$volume_option" ;;
+            *) fail "-v has no option $volume_option here: leave it out" ;;
         esac
     done
     IFS=" 	$newline"
@@ -153,7 +155,7 @@ mkdir ${volume%:/*}" ;;
     translated_word=--bind=$volume$volume_mode
 }
 
-# Set `translated_word` for docker's --mount type=bind,source=SRC,target=DST[,readonly].
+# Set `translated_word` to a --bind for docker's --mount type=bind,source=SRC,target=DST[,readonly].
 translate_mount() {
     mount_type=volume mount_source='' mount_target='' mount_mode='' IFS=,
     for mount_field in $docker_value; do
@@ -170,14 +172,14 @@ translate_mount() {
     translated_word=--bind=$mount_source:$mount_target$mount_mode
 }
 
-# Exit if `docker_value`, a port of docker's -p, would have another number outside.
+# Exit if `docker_value`, the value of docker's -p, maps a port to another number.
 check_port() {
     published=${docker_value%/*}
     case $published in *:*) ;; *) return 0 ;; esac
     inner_port=${published##*:} outer_port=${published%:*} outer_port=${outer_port##*:}
     case $outer_port in
         '' | "$inner_port") ;;
-        *) fail "-p $docker_value: a port inside is the same port here, $inner_port: leave -p out, or let the program \
-listen at $outer_port" ;;
+        *) fail "-p $docker_value: ports can't be mapped, $inner_port is the same port outside: leave -p out, or let the \
+program listen at $outer_port" ;;
     esac
 }

@@ -1,9 +1,9 @@
 # Files of /etc that depend on this machine and its network: resolv.conf, hosts and hostname.
-# They are written anew at each start, unless somebody has edited them: .provision/generated/ has what was written last.
-# Sets `hostname`, `label`, `text`, `etc_binds` (name and text of each file that can't be written, as words).
+# They are generated at each start, unless somebody has edited them. .provision/generated/ has the last generated text.
+# Sets `hostname`, `label`, `text`, `etc_binds` (a list: name and text of each file that can't be written).
 
-# Write those files that are still as they were generated. If DIR can't be written to, bind_etc_files binds them for this
-# run only.
+# Regenerate the files that nobody has edited. If DIR can't be written to, bind_etc_files binds them for this start
+# only.
 refresh_files() {
     for file in resolv.conf hosts hostname; do
         generated_file=$directory/.provision/generated/$file
@@ -22,15 +22,16 @@ refresh_files() {
     done
 }
 
-# Succeed if descriptor 8 is a file with the text `last_text` alone. No more of it is read: a guest's file may be long.
+# Succeed if descriptor 8 is a file whose content is `last_text`. At most one byte more is read, since a guest's file
+# may be long.
 is_unedited() {
     [ -f /proc/self/fd/8 ] || return
     found_text=$(head -c $((${#last_text} + 1)) <&8 && printf x)
     [ "${found_text%x}" = "$last_text" ]
 }
 
-# Bind the files that refresh_files could not write. They are written only now: to the stage, which ends with its
-# namespace. Process 1 could not remove them from elsewhere.
+# Bind the files that refresh_files could not write. They are written here and not earlier, because the stage exists now
+# and vanishes with the namespace: files elsewhere could not be removed by process 1.
 bind_etc_files() {
     etc_name=''
     eval "set -- $etc_binds"
@@ -42,8 +43,8 @@ bind_etc_files() {
     done
 }
 
-# Replace `generated_file` and the guest's file `resolved` by new ones with the `text`. No file that is there is written
-# to: a guest that runs already may put a link in its place at any time.
+# Replace `generated_file` and the guest's file `resolved` by new files with the content `text`. The existing file is
+# never opened for writing: a running guest may replace it by a symlink at any time.
 replace_file() {
     new=$(mktemp -d "$directory/.provision/generated/new.XXXXXX" 2>/dev/null) || return
     file_name=${resolved##*/}
@@ -68,8 +69,8 @@ find_hostname() {
     hostname=${label:-container}
 }
 
-# Set `label`: the text $1 as a label of RFC 1123: letters and digits with hyphens between them, 63 at most. It is empty
-# if there are none in $1.
+# Set `label`: the text $1 as a label of RFC 1123, at most 63 letters, digits and hyphens, with hyphens only between
+# others. It is empty if $1 has no letters and digits.
 make_label() {
     label='' remaining=$1
     while [ -n "$remaining" ]; do
@@ -83,7 +84,7 @@ make_label() {
     case $label in *[ABCDEFGHIJKLMNOPQRSTUVWXYZ]*) make_lower "$label" && label=$lower ;; esac
 }
 
-# Give the private UTS namespace the `hostname`, if there is one.
+# Set the name of the private UTS namespace to `hostname`, if the kernel has UTS namespaces.
 set_hostname() {
     [ -e /proc/self/ns/uts ] || return 0
     write_text "$hostname" /proc/sys/kernel/hostname && return
@@ -97,7 +98,7 @@ set_hostname() {
     return 0
 }
 
-# Set `text`: a hosts(5) for `hostname`, and for the machine's own name, which programs get in proot.
+# Set `text`: a hosts(5) with `hostname` and the machine's own name, which uname(2) returns in proot.
 generate_hosts() {
     text="127.0.0.1 localhost${newline}::1 localhost ip6-localhost ip6-loopback$newline"
     { read -r machine_name </proc/sys/kernel/hostname; } 2>/dev/null || machine_name=$(uname -n)
@@ -108,7 +109,7 @@ generate_hosts() {
     [ -z "$names" ] || text="${text}127.0.1.1 $names$newline"
 }
 
-# Set `text`: a resolv.conf(5) with the profile's name servers, else those of this machine, else public ones.
+# Set `text`: a resolv.conf(5) with the profile's name servers, else this machine's, else public ones.
 generate_resolv_conf() {
     eval "set -- $default_dns"
     if [ $# -eq 0 ]; then
@@ -123,7 +124,7 @@ generate_resolv_conf() {
     done
 }
 
-# Set `text`: the lines of a resolv.conf(5) on standard input that count. Fails if none of them names a server.
+# Set `text`: the known lines of the resolv.conf(5) on standard input. Fails if none of them names a server.
 read_servers() {
     text='' servers=''
     while read -r line || [ -n "$line" ]; do

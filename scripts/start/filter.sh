@@ -1,22 +1,22 @@
-# The seccomp filters: one that emulates root in a user namespace with a single id, and one for all other containers in
-# chroot and user namespaces. See provisioner/launch/seccomp.py.
-# Sets `filter` (words before the program that runs under it, or empty), `keeps_root` (not empty where the rootfs can't
-# be the namespace's root).
+# Filter: the seccomp filters. One also emulates root in a user namespace with one id, the other is for all other
+# containers in chroot and user namespaces. See provisioner/launch/seccomp.py.
+# Sets `filter` (the words before the program that runs under it, or empty), `keeps_root` (not empty where the rootfs
+# can't become the mount namespace's root).
 
-# Set `filter` and `keeps_root` for this container, which has nothing but the root of a user namespace if there are no
-# `more_ids`.
+# Set `filter` and `keeps_root`. The filter that emulates root is for root of a namespace without `more_ids`.
 confine() {
     filter_file=$directory/.provision/container.bpf
-    # That one has all rules of the other.
+    # seccomp.bpf has all rules of container.bpf.
     [ "$is_machine_root$uid:$gid$more_ids" != 0:0 ] || [ ! -r "$directory/.provision/seccomp.bpf" ] ||
         filter_file=$directory/.provision/seccomp.bpf
     [ -r "$filter_file" ] && [ -z "$privileged" ] || filter_file=-
-    # The kernel makes no user namespace for a process that stands between two roots. A user without capabilities can't
-    # chroot out of the rootfs.
+    # The kernel makes no user namespace for a process whose root isn't the mount namespace's, so that the rootfs can't
+    # become that root before the second user namespace is made. A user without capabilities can't chroot out of the
+    # rootfs anyway.
     keeps_root=$nested
     [ -n "$nested$joined" ] || moves_root=$helper
     find_capabilities
-    guard "$filter_file"
+    set_helper_words "$filter_file"
     filter=$list
     if [ -n "$nested" ]; then
         filter=''
@@ -25,20 +25,21 @@ confine() {
     fi
 }
 
-# Add the filter to `entry_words` for a user other than root with a single id, whose namespace is yet to be made: no
-# filter allows that. The helper comes behind it, and is found by its descriptor.
+# Add the filter to `entry_words` for a user other than root in a namespace with one id. unshare(1) makes a second
+# namespace, which the filters refuse: so the helper installs the filter after unshare, and is executed by its
+# descriptor.
 confine_nested() {
     program=$helper nested_filter=/proc/self/fd/8
     copy_program
     nested_helper=$program
     [ "$filter_file" != - ] || nested_filter=- filter_file=/dev/null
     no_new_privs=yes
-    guard "$nested_filter"
+    set_helper_words "$nested_filter"
     append "$entry_words" /proc/self/fd/7 "$nested_filter" "$helper_flags" && entry_words=$list
 }
 
-# Set `filter` without a helper, with util-linux's setpriv, else with bwrap. bwrap stays as the guest's parent, so that
-# an init can't be process 1 below it.
+# Set `filter` without a helper: to util-linux's setpriv, else to bwrap. bwrap stays the guest's parent, so that an init
+# below it could not be process 1.
 find_filter() {
     filter='' filter_file=$directory/.provision/seccomp.bpf
     [ -r "$filter_file" ] || return
@@ -51,8 +52,8 @@ find_filter() {
         return 1
     fi
     bwrap=$program keeps_root=yes
-    # bwrap finds itself in /proc by its number in this namespace, this script by numbers of the outer one: it gets a
-    # /proc of its own. It also gets the terminal's signals as the guest does, and must survive them.
+    # bwrap looks itself up in /proc by its number in this PID namespace, but /proc here is the outer one's: it gets its
+    # own /proc. It must also survive SIGINT and SIGQUIT of the terminal, which are for the guest.
     find_program unshare
     # shellcheck disable=SC2016 # the other shell expands it
     append '' "$program" -m \

@@ -1,31 +1,33 @@
-# The static helper: what shells can't do before a program starts, see provisioner/launch/static_helper.py.
-# Sets `helper` (its path, or empty), `waiter` (its path where it can do what Android lets an app do, or empty),
-# `proot_identity` (which file proot is, or empty), `has_namespaces` (not empty where user namespaces can be made).
+# Helper: the static program that does what shells can't before a program starts, see
+# provisioner/launch/static_helper.py.
+# Sets `helper` (its path, or empty where it can't be executed or Android doesn't allow its system calls), `waiter` (its
+# path, or empty; on Android, too, where it may only wait, report and reset signals), `proot_identity` (identifies the
+# file of proot, or empty), `has_namespaces` (not empty where user namespaces can be made).
 
 # The helper's flags.
 flag_close=1 flag_keyring=2 flag_no_new_privs=4 flag_wait=8 flag_keep=16 flag_report=32 flag_group=64
 flag_default_signals=128 flag_die=256 flag_quit=512 flag_namespaces=1024 flag_hostname=2048 flag_capabilities=4096
 flag_mounts=8192 flag_root=16384
 
-# Set all of them, or what does the helper's work where DIR has none for this machine that can be executed.
+# Set all of them. If DIR has no helper that this machine can execute, set `restore_sigint` and `pdeathsig`.
 find_helper() {
     helper='' waiter='' proot_identity='' has_namespaces='' magic=''
     if [ -n "$helper_machine" ] && runs_natively "$helper_machine"; then
         { read -r magic <"$directory/.provision/helper"; } 2>/dev/null
     fi
-    # A shell would run what is no program for this machine as a script.
+    # A shell would try to run a program of another machine as a script.
     case $magic in ?ELF*) waiter=$directory/.provision/helper ;; esac
     [ -z "$waiter" ] || ! choose_helper || return 0
     helper='' waiter=''
     find_tools
     [ -z "$helper_machine" ] ||
-        say "without a seccomp filter, because $directory/.provision/helper can't be executed here"
+        say "no seccomp filter is used, because $directory/.provision/helper can't be executed here"
 }
 
 # Set `helper` and `has_namespaces`, and succeed if `waiter` can be executed.
 choose_helper() {
     if [ -n "${ANDROID_ROOT-}" ] && [ "$host_uid" != 0 ]; then
-        # Android ends an app that calls keyctl(2), and older ones an app that calls close_range(2).
+        # Android kills an app that calls keyctl(2), and older versions one that calls close_range(2).
         try_helper - 0
         return
     fi
@@ -38,7 +40,8 @@ choose_helper() {
     fi
 }
 
-# Succeed if the helper can be executed with the filter and flags $@. Set `proot_identity` by the same process.
+# Succeed if the helper can be executed with the filter and flags $@. Set `proot_identity` with the same process, if
+# proot may be used.
 try_helper() {
     case $helper/$runtime in
         ?*/auto | ?*/proot)
@@ -50,19 +53,20 @@ try_helper() {
             fi
             ;;
     esac
-    # Behind the filter, it says that there is no such program.
+    # If filter and flags work, the helper exits with 127, because there is no such program.
     { "$waiter" "$@" "$waiter.none"; } 2>/dev/null
     [ $? = 127 ]
 }
 
-# Set `helper_flags`, and `list`: the helper with the filter $1, or `-`, as words before a program, with the flags $2 besides
-# those that all guests need. It closes all descriptors above 2, or above 5 with KEEP, joins a new session keyring, takes
-# away the capabilities that `capability_digits` doesn't keep, and makes this directory the root of all mounts if
-# `moves_root` isn't empty. Without a terminal it begins a process group: at a terminal the group is the caller's job,
-# which Ctrl-C and Ctrl-Z are for. Without a helper, close those descriptors up to 9.
-guard() {
+# Set `list`: the words before a program that run it by the helper, with the filter $1 or `-`, and with the flags $2 in
+# addition to those for all guests. Set `helper_flags` to all of these flags. The helper closes all descriptors above 2,
+# or above 5 with flag_keep; joins a new session keyring; drops the capabilities that are 0 in `capability_digits`; and
+# makes this shell's directory the root of the mount namespace if `moves_root` isn't empty. Without a terminal it starts
+# a process group; at a terminal the guest stays in the caller's job, to which Ctrl-C and Ctrl-Z are sent. Without a
+# helper, this shell closes the descriptors up to 9.
+set_helper_words() {
     list='' helper_flags=$((${2:-0} + signal_flags))
-    # What is printed starts without this script.
+    # The command that --print prints runs without this script.
     [ -z "$print_only" ] || helper_flags=$((helper_flags & flag_keep))
     if [ -n "$helper" ]; then
         helper_flags=$((helper_flags + flag_keyring))
@@ -77,13 +81,14 @@ guard() {
     [ -n "$waiter" ] || return 0
     [ -z "$capability_digits" ] || {
         helper_flags=$((helper_flags + flag_capabilities))
-        set -- "+$1" # which clears the inheritable ones
+        set -- "+$1" # the plus clears the inheritable capabilities
     }
     [ -z "$moves_root" ] || helper_flags=$((helper_flags + flag_root))
     append '' "$waiter" "$1" "$helper_flags" ${capability_digits:+"$capability_digits"}
 }
 
-# Set `list`: words before a program that the kernel kills together with this script, or none where nothing does that.
+# Set `list`: the words before a program that let the kernel kill it when this script ends, or empty if no tool can do
+# that.
 end_with_parent() {
     list=''
     if [ -n "$waiter" ]; then

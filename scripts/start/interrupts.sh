@@ -1,13 +1,15 @@
-# Interrupts: Ctrl-C ends also what ignores it. The kernel keeps from process 1 each signal that it has no handler for.
-# Sets `forced_status` (that of what this script has killed), `interrupts` (how many have had no effect), `main_process`,
-# `signals_ignored` and `signals_caught` (its masks, in hexadecimal).
+# Interrupts: repeated Ctrl-C ends a guest that ignores it. The kernel drops signals for process 1 of a PID namespace
+# that it has no handler for.
+# Sets `forced_status` (the exit status after this script has killed the guest, or empty), `interrupts` (the number of
+# ignored interrupts), `main_process`, `signals_ignored` and `signals_caught` (its masks, in hexadecimal).
 
-# After a Ctrl-C at the terminal, which the guest has got as well: end the guest if it has ignored the one before.
+# Handle a Ctrl-C at the terminal, which the terminal has sent to the guest, too. If the guest ignores it, print a hint
+# the first time, send SIGTERM the second time, and kill the guest after that, or at once if it doesn't handle SIGTERM.
 handle_interrupt() {
     { find_main_process && read_masks "$main_process"; } || return 0
     case $main_process/$signals_ignored in
         "$child"/*)
-            # It is process 1 itself.
+            # The guest is process 1 itself.
             case $signals_caught in *[2367abef]) return 0 ;; esac
             ;;
         */*[2367abef]) ;;
@@ -15,18 +17,18 @@ handle_interrupt() {
     esac
     interrupts=$((interrupts + 1))
     case $interrupts/$signals_caught in
-        1/*) say "what runs ignores Ctrl-C: press it again to end it" ;;
+        1/*) say "the program ignores Ctrl-C: press it again to end it" ;;
         2/*[4567cdef]???) kill -s TERM "$main_process" 2>/dev/null ;;
         *)
             forced_status=137
-            # In a namespace all others end with process 1.
+            # In a PID namespace, all processes end with process 1.
             if [ "$runtime" = proot ]; then find_descendants "$child"; else descendants=$child; fi
             [ -z "$descendants" ] || eval "kill -s KILL $descendants" 2>/dev/null
             ;;
     esac
 }
 
-# Set `main_process`: the guest's first program, below those of start.sh.
+# Set `main_process`: the process of the guest's program, a descendant of start.sh's own programs.
 find_main_process() {
     main_process=$child
     case ${inside:+$joined}$runtime in
@@ -34,7 +36,7 @@ find_main_process() {
         proot)
             find_child "$child" || return 1
             main_process=$first_child
-            # The one that waits for the command comes between.
+            # The reporter is the parent of the guest's program.
             [ -z "$report" ] || ! find_child "$first_child" || main_process=$first_child
             return 0
             ;;
@@ -51,7 +53,7 @@ find_main_process() {
     done
 }
 
-# Set `signals_ignored` and `signals_caught` of the process $1.
+# Set `signals_ignored` and `signals_caught` to the masks of the process $1.
 read_masks() {
     read_file "/proc/$1/status" || return 1
     find_field SigIgn && signals_ignored=$value

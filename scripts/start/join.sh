@@ -1,13 +1,13 @@
-# The option --exec: run a command in what runs already.
-# Sets `joined` (the process number of that session), `entry_helper` (the helper as the last program before the guest's, or
-# empty).
+# The option --exec: run a command in a running session.
+# Sets `joined` (the process number of that session), `entry_helper` (a copy of the helper that is executed last before
+# the guest's program, or empty).
 # shellcheck disable=SC2154 # sessions.sh sets containers, session_runtime and text
 
-# Choose the session that --exec is about, and set all options as it has them; the typed `options` come after those. $1 is
-# the number of other typed words.
+# Set `joined` to the session that --exec joins, and set the variables of all options as in that session, then by the
+# typed `options`. $1 is the number of typed words.
 choose_session() {
     [ -z "$start_option$inside" ] || [ -n "$inside" ] ||
-        fail "$start_option has to be given when a session starts: --exec goes by the session's"
+        fail "--exec takes $start_option from the session: leave it out, or use it when the session starts"
     if [ -z "$joined" ]; then
         find_sessions
         joined=$typed_session
@@ -16,8 +16,8 @@ choose_session() {
             '')
                 find_unrecorded
                 [ -z "$unrecorded" ] ||
-                    fail "$directory is read-only: nothing says how$unrecorded can be joined, and --stop stops it"
-                fail "nothing runs from $directory: start it first, $script --detach"
+                    fail "$directory is read-only, so that$unrecorded has no record and can't be joined: --stop stops it"
+                fail "nothing runs from $directory: start it with $script --detach"
                 ;;
             *\ *) explain_choice ;;
         esac
@@ -51,27 +51,28 @@ choose_session() {
     [ "$typed_words" -gt 0 ] || [ -n "$login" ] || fail "--exec needs a command, or --shell"
 }
 
-# Exit with the sessions that there are to choose from.
+# Exit with a message that lists the running sessions.
 explain_choice() {
     choices=''
     for pid in $containers; do
         read_session "$pid"
         choices="$choices${choices:+, }$pid ($printable)"
     done
-    fail "several run from here, choose one by --session: $choices"
+    fail "several sessions run from here, choose one with --session: $choices"
 }
 
-# Open the directory of the session's process in /proc, which then is about no other process, whatever number it has.
+# Open the session's directory in /proc as descriptor 7: it stays the directory of this process, even if its number is
+# used again.
 open_session() {
-    # Nothing but start.sh may have it.
+    # No program but start.sh may inherit the descriptor.
     [ -z "$inside" ] || { exec 7<&- && return; }
     { exec 7<"/proc/$joined" && read -r recorded_start <"$directory/.provision/run/$joined"; } 2>/dev/null
     { read_stat self/fd/7 && [ "$stat_start" = "$recorded_start" ]; } || fail "session $joined has ended"
     # shellcheck disable=SC3067 # all of our shells have it
-    [ -O /proc/self/fd/7 ] || fail "session $joined is somebody else's"
+    [ -O /proc/self/fd/7 ] || fail "session $joined belongs to another user"
 }
 
-# Wait until the session has started its guest.
+# Wait until the session's guest can be joined.
 wait_until_ready() {
     case $session_runtime in
         proot | bare) return ;;
@@ -83,13 +84,14 @@ wait_until_ready() {
         case $text in *" end=${newline}ready=yes"*) return ;; esac
         tries=$((tries - 1))
         { [ "$tries" -gt 0 ] && has_session "$joined"; } ||
-            fail "session $joined has not started, or an older start.sh has"
+            fail "session $joined has not started its command, or was started by an older start.sh: \
+try again, or start another"
         sleep 0.1
         read_session "$joined"
     done
 }
 
-# Set `launch` to become this script with --inside, in the namespaces of the session, and with its PID namespace for
+# Set `launch` to execute this script again with --inside, in the session's namespaces, and with its PID namespace for
 # children.
 join_namespaces() {
     nsenter_help=''
@@ -104,7 +106,8 @@ join_namespaces() {
     [ -z "$print_only" ] || place=/proc/$joined
     append '' "$program" -F --preserve-credentials "-r$place/root" "-w$place/root"
     for namespace in user:U ipc:i uts:u mnt:m; do
-        # One that is this process's can't be entered, or needs not.
+        # A namespace that this process is already in need not be entered, and the kernel refuses it for user
+        # namespaces.
         # shellcheck disable=SC3013 # all of our shells have it
         [ "/proc/self/fd/7/ns/${namespace%:*}" -ef "/proc/self/ns/${namespace%:*}" ] ||
             [ ! -e "/proc/self/fd/7/ns/${namespace%:*}" ] ||
@@ -118,48 +121,51 @@ ${helper:+--helper \"\$helper\"} ${relayed:+--relayed \"\$relay_count \$relayed\
         "${relayed:+6<&6} 7<&7"
 }
 
-# As a process in the session's namespaces: set `launch` to start the guest. $1 is the number of typed words, $2 and $3 are
-# the first two.
+# In a process of the session's namespaces, set `launch` to start the guest. $1 is the number of typed words, $2 and $3
+# are the first two.
 join_rootfs() {
-    session_file='' relay_count=0 # the outer script empties it, and waits
+    session_file='' relay_count=0 # the outer script empties the session's file, and waits for relays
     # shellcheck disable=SC3013 # all of our shells have it
     { [ "/proc/$joined/ns/mnt" -ef /proc/self/ns/mnt ] && find_process_1 "$joined"; } ||
         fail "--joined is for start.sh itself"
-    # Process 1 stands in the rootfs, or it is the guest. It exists as long as this process, which would end with it.
+    # The working directory of process 1 is the rootfs, unless process 1 is the guest. If process 1 ends, the kernel
+    # kills this process, too.
     rootfs=/proc/$first_child/cwd
     # shellcheck disable=SC3013 # all of our shells have it
     [ "/proc/$first_child/root" -ef / ] || rootfs=/proc/$first_child/root
-    # Where this machine is a chroot, the rootfs is not below its root, and shells say that it has no name.
+    # If this machine is a chroot, the rootfs is outside of it, and shells print that they can't determine its path.
     cd -P "$rootfs" 2>/dev/null || fail "can't enter the rootfs of session $joined"
     real_rootfs=$PWD stage=$directory/.provision/shm can_mount_proc=''
     prepare_guest "$@"
     find_ids
-    # The kernel makes no user namespace for a process whose root has another one above.
+    # The kernel makes no user namespace for a process whose root isn't the mount namespace's.
     [ -z "$nested" ] || [ "$real_rootfs" != / ] ||
-        fail "session $joined has the one id of root: start it with --user $user to have that user inside"
-    give_pipes
+        fail "session $joined has one id, which is root's: start another session with --user $user"
+    give_pipes_to_user
     case "$privileged$nested $more_capabilities " in
-        yes* | *" all "*) ;; # nothing can be hidden from it, or needs to be
+        yes* | *" all "*) ;; # it has all capabilities, or none
         *) [ -z "$helper" ] || ! find_program setpriv || hides_entry=yes ;;
     esac
     confine
     start_in_rootfs
 }
 
-# Keep from the guest the programs that enter the rootfs: their root is the host's, and whoever has their capabilities can
-# follow it in /proc. They inherit one that the guest lacks, by the setpriv(1) $1, and the helper drops it at the end.
+# Protect the programs that enter the rootfs from the guest: their root is the host's, and a process with the same
+# capabilities could reach it by /proc/PID/root. So the setpriv(1) $1 gives them a capability that the guest lacks, and
+# the helper drops it last.
 hide_entry() {
     extra=sys_admin entry_filter=/dev/null
     case " $capability_set " in *" sys_admin "*) extra=sys_ptrace ;; esac
     append '' "$1" --inh-caps "-all,+$extra" && entry_words="$list $entry_words"
-    # A copy, since the guest could name /proc/self/exe as an interpreter, and then write to its file.
+    # The helper is copied, since a guest's script could name /proc/self/exe as its interpreter, and then write to the
+    # helper's file.
     { entry_helper=$(mktemp "$directory/.provision/run/helper.XXXXXX") && cp "$helper" "$entry_helper" &&
         chmod 755 "$entry_helper"; } || fail "can't copy $helper"
     case ${filter_file##*/} in
         seccomp.bpf)
-            # It answers capset(2) itself, and so comes last.
+            # This filter emulates capset(2), so that the helper installs it after dropping the capability.
             filter='' entry_filter=$filter_file hides_entry=''
-            guard +/proc/self/fd/8
+            set_helper_words +/proc/self/fd/8
             append "$entry_words" /proc/self/fd/7 +/proc/self/fd/8 "$helper_flags" && entry_words=$list
             ;;
         *) append "$entry_words" /proc/self/fd/7 +- 1 && entry_words=$list ;;

@@ -1,36 +1,37 @@
-# What can't be changed, and what isn't kept: --read-only, binds with :ro, and --ephemeral.
-# Sets `view_count`, `upper` (where the changes go in a namespace), `throwaway` (a directory of this run alone, or empty).
+# Layers: --read-only, binds with :ro, and --ephemeral.
+# Sets `view_count`, `upper` (the directory for overlayfs's upperdir and workdir), `throwaway` (a directory of this
+# start that is removed at its end, or empty).
 
-# Exit if the runtime can't do what has been asked for.
+# Exit if the runtime doesn't support the typed options.
 check_write_options() {
     case $runtime/$no_writes$ephemeral in
-        bare/?*) fail "--no-namespace mounts nothing: it has no --read-only and no --ephemeral" ;;
+        bare/?*) fail "--no-namespace mounts nothing: leave out --read-only and --ephemeral" ;;
         proot/*) [ -z "$no_writes" ] || fail "--read-only needs mounts, which proot doesn't have: use --runtime userns" ;;
     esac
 }
 
-# Set `source` to a view of it in the stage that can't be written to, nor can what is mounted below it.
+# Bind `source` recursively in the stage, make it read-only, and set `source` to that bind.
 make_view() {
     view_count=$((view_count + 1)) problem="can't bind $source read-only"
     view=$stage/view.$view_count
     if [ -d "$source" ]; then mkdir "$view"; else touch_file "$view"; fi
     mount_one "$source" "$view" none rbind || fail "$problem"
-    seal_below "$view" || fail "$problem, because of $point"
+    make_read_only "$view" || fail "$problem, because of $point"
     source=$view
 }
 
-# Let nobody write to the mount on the directory $1, nor to those below it. Where one can't be changed, it is `point`; with $2
-# those don't count that are hidden by other mounts.
-seal_below() {
+# Make the mount on the directory $1, and all mounts below it, read-only. Fail with the mount point in `point` if one
+# can't be changed. With $2, mounts that are hidden by other mounts are ignored.
+make_read_only() {
     while read -r _ _ _ _ point options _; do
         case $point in
             *\\*)
-                # The kernel writes blanks and backslashes in octal.
+                # mountinfo has blanks and backslashes as octal escapes.
                 format=''
                 while :; do
                     case $point in *%*) format=$format${point%%\%*}%% point=${point#*%} ;; *) break ;; esac
                 done
-                # shellcheck disable=SC2059 # that is the point
+                # shellcheck disable=SC2059 # escapes of mountinfo
                 point=$(printf "$format${point}x") && point=${point%x}
                 ;;
         esac
@@ -41,7 +42,7 @@ seal_below() {
     done </proc/self/mountinfo
 }
 
-# Set `flags`: those of the mount options $1 that a user may not take away, with a comma before each.
+# Set `flags`: those of the mount options $1 that an unprivileged user may not remove, with a comma before each.
 keep_flags() {
     flags=''
     for flag in ro nosuid nodev noexec noatime nodiratime; do
@@ -49,15 +50,15 @@ keep_flags() {
     done
 }
 
-# Let nobody write to the rootfs, this shell's directory. Mounts below it stay as they are.
+# With --read-only, make the mount of the rootfs, this shell's directory, read-only. Mounts below it stay writable.
 protect_rootfs() {
     [ -n "$no_writes" ] || return 0
     remount "ro$root_flags" . || remount "ro$root_flags" "$real_rootfs" ||
         fail "can't make the rootfs read-only"
 }
 
-# Mount on the rootfs, from the stage, what shows it and takes its changes. They are in memory, or in `throwaway` where
-# memory can't hold the attributes that overlayfs needs.
+# Mount an overlayfs on the rootfs, whose lower layer is the rootfs. Changes go to memory, or to `throwaway` where tmpfs
+# can't store the extended attributes that overlayfs needs.
 mount_overlay() {
     upper=./upper throwaway='' xattrs=''
     if [ -z "$is_machine_root" ]; then
@@ -65,10 +66,10 @@ mount_overlay() {
         is_kernel 6 6 || make_throwaway
     fi
     { mkdir -p "$upper/files" "$upper/work" && copy_mode ../../rootfs "$upper/files"; } ||
-        fail "can't make a directory for what is changed"
+        fail "can't make a directory for the changes"
     mount_one overlay ../../rootfs overlay \
         "lowerdir=../../rootfs,upperdir=$upper/files,workdir=$upper/work$xattrs$root_flags" ||
-        fail "--ephemeral takes overlayfs, which doesn't work here: in userns it needs Linux 5.11"
+        fail "--ephemeral needs overlayfs, which doesn't work here: in userns it needs Linux 5.11"
 }
 
 # Succeed if this is Linux $1.$2 or newer.
@@ -79,13 +80,14 @@ is_kernel() {
     [ "$major" -gt "$1" ] || { [ "$major" = "$1" ] && [ "$minor" -ge "$2" ]; }
 }
 
-# Set `throwaway`, and `upper` to the same: a directory of this run, which it or the next start removes.
+# Set `throwaway` to a new directory, and `upper` to its path from the stage. This start removes it at its end, or a
+# later one does.
 make_throwaway() {
     throwaway=$directory/.provision/ephemeral/$$ upper=../ephemeral/$$
-    mkdir -p "$throwaway" || fail "--ephemeral needs a DIR that can be written to here"
+    mkdir -p "$throwaway" || fail "--ephemeral can't write to $directory/.provision: start it as its owner"
 }
 
-# Give the directory $2 the mode and owner of $1.
+# Copy the mode and the owner of the directory $1 to the directory $2.
 copy_mode() {
     # shellcheck disable=SC2046 # split into words: mode, links, owner, group
     set -- "$2" $(ls -ldn "$1")
@@ -95,9 +97,9 @@ copy_mode() {
     chmod "$(printf '%s\n' "$2" | sed 's/-//g;s/[st]/x&/g;y/ST/st/')" "$1" && { [ -z "$is_machine_root" ] || chown "$3" "$1"; }
 }
 
-# Set `rootfs` to a copy of this run, for proot, if the file system can make one without copying the data.
+# For proot, set `rootfs` to a copy for this start, if the file system can make one by reflinks. Exit if it can't.
 copy_rootfs() {
-    problem="--ephemeral needs user namespaces (--runtime userns), or a file system that makes copies at once (btrfs, xfs)"
+    problem="--ephemeral needs user namespaces (--runtime userns), or a file system with reflinks (btrfs, xfs)"
     [ -z "$print_only" ] || fail "$problem: --print can't show it"
     [ -e "$directory/.provision/ephemeral" ] || mkdir "$directory/.provision/ephemeral" 2>/dev/null
     make_throwaway
@@ -110,12 +112,12 @@ copy_rootfs() {
     rootfs=$throwaway/rootfs
 }
 
-# Remove the directory $1 of a run, in which a guest may have made directories that its user can't write to.
+# Remove the throw-away directory $1, in which a guest may have made directories without write permission.
 remove_throwaway() {
     rm -rf "$1" 2>/dev/null || { chmod -R u+rwx "$1" && rm -rf "$1"; } 2>/dev/null
 }
 
-# Remove what runs that were killed have left.
+# Remove the throw-away directories of sessions that were killed.
 remove_leftovers() {
     set +f
     for leftover in "$directory"/.provision/ephemeral/*; do

@@ -1,8 +1,9 @@
-# Main: the steps of a start, in order. Each step leaves its results in variables for the steps that follow.
-# POSIX sh. Builtins are preferred, because each program that is run costs a millisecond. See docs/start-sh.md.
-# The rootfs is untrusted: the host's side uses no path in it that `resolve` has not resolved.
-# The typed words may be long, and a shell takes milliseconds to pass them to a function. `main` alone has them: functions
-# get their number and the first two, and set `launch`, commands for `eval` in which "$@" are all of them.
+# Main: the steps of a start, in order. Each step sets variables that later steps read.
+# POSIX sh. Builtins are preferred, because starting a program takes a millisecond. See docs/start-sh.md.
+# The rootfs is untrusted: outside of the container, no path in it is used before `resolve` has resolved it.
+# The typed words are those of the command line that are left after the options. They may be long, and a shell takes
+# milliseconds to pass them to a function. So only `main` has all of them, in "$@": functions get their number and the
+# first two, and set `launch`, which holds commands for `eval` that contain "$@".
 # shellcheck disable=SC2154 # image_* and default_* are assigned above, by provisioner/launch/launcher.py
 
 main() {
@@ -16,7 +17,7 @@ main() {
     end_options
     read_status
     signal_flags=$flag_default_signals
-    ! ignores_interrupts || signal_flags=0 # as the caller does
+    ! ignores_interrupts || signal_flags=0 # the guest ignores SIGINT too
     check_trust
     [ -z "$execute" ] || [ "$session_action" = detach ] || choose_session $#
     case ${print_only:-$session_action} in
@@ -39,7 +40,8 @@ main() {
     case $print_only/$inside$runtime in
         ?*/* | /chroot | /userns) eval "$launch" ;;
         *)
-            # With --inside the next child is process 1, and everything ends with it: no program may be run before.
+            # With --inside the next child is process 1 of the PID namespace, and the namespace ends with it: no program may
+            # be started before it.
             if is_in_job_control; then
                 begin_supervision
                 (
@@ -77,7 +79,7 @@ prepare_outside() {
     esac
 }
 
-# Set `runtime` and `ids`, and what the runtime needs, unless they are known.
+# Set `runtime`, `ids` and what choose_runtime sets, unless --inside or --joined has set them.
 find_runtime() {
     case $inside$joined/$runtime in
         yes*) ;;
@@ -108,7 +110,7 @@ prepare_shell() {
     unset LD_PRELOAD
     LC_ALL=C
     clean_path "${PATH-}"
-    # It is shown, and handed on.
+    # TMPDIR appears in messages, and programs inherit it.
     case ${TMPDIR-} in
         /*//* | /?*/ | */./*) normalize "$TMPDIR" host && TMPDIR=$normal ;;
     esac
@@ -120,8 +122,9 @@ prepare_shell() {
     last_signal='' report='' reported='' redirections='' features='' launch='' launch_first=''
 }
 
-# Set PATH to the words of $1 that are absolute: a program in the working directory is whoever's. The last is where
-# `provision expose` puts programs of containers, with the names of this machine's.
+# Set PATH to the absolute directories of $1: a program in a relative one may belong to anybody. ~/.local/bin comes
+# last, because `provision expose` puts programs of containers there, which may have the names of the machine's
+# programs.
 clean_path() {
     absolute_words='' exposed_words='' IFS=:
     for path_entry in $1; do
@@ -139,8 +142,8 @@ clean_path() {
     PATH=${PATH:-/usr/bin:/bin}
 }
 
-# With --inside, set `launch` in the process that becomes the guest, or its parent. $1 is the number of typed words, $2 and
-# $3 are the first two.
+# With --inside, in the process that becomes the guest or the guest's parent: set `launch`. $1 is the number of typed
+# words, $2 and $3 are the first two.
 prepare_inside() {
     case $inside$joined in
         yes?*) join_rootfs "$@" ;;
@@ -156,7 +159,8 @@ prepare_guest() {
     build_environment
 }
 
-# Print an error message with its hint, and exit with docker's status for a failure of the launcher itself.
+# Print the error message $1, which ends with its hint, and exit with 125, as `docker run` does when docker itself
+# fails.
 fail() {
     say "$1"
     [ -z "$detached" ] || { printf 'start.sh: %s\n' "$printable" >&6; } 2>/dev/null
@@ -165,12 +169,13 @@ fail() {
 
 # Exit with status $1, and remove the temporary files.
 finish() {
-    # The watch has emptied the session's file.
+    # If the session's file is empty, watch.sh has ended the guest: 125.
     [ "$1" != 137 ] || [ ! -e "$session_file" ] || [ -s "$session_file" ] || set -- 125
-    # It is emptied, not removed: no program can be started after process 1 has ended. Later starts remove it.
+    # The session's file is emptied, not removed: no program can be started after process 1 has ended. Later starts
+    # remove it.
     [ ! -e "$session_file" ] || write_text '' "$session_file"
     [ -z "$throwaway" ] || [ -n "$inside" ] || remove_throwaway "$throwaway"
-    # What is below the stage ends with the namespace.
+    # Files in the stage vanish with the mount namespace.
     [ -z "$temporary" ] || [ -n "$stage" ] || rm -rf "$temporary"
     [ "$relay_count" = 0 ] || end_with_relays "$1"
     exit "$1"

@@ -1,10 +1,11 @@
-# Mounts in the private mount namespace. All that doesn't depend on the rootfs is built in a place that no guest can
-# reach, by one process of the helper; a second one shows it in the directories of the rootfs, in which this shell has
-# stood. Without the helper mount(8) is started for each mount.
-# Sets `stage` (that place, or empty), `mount_list` (lines as in fstab(5)), `mount_calls` (the same, as words for the
-# helper), `flags`, `can_mount_proc` (empty if the kernel refuses a new /proc), `root_flags` (the rootfs's).
+# Mounts: the mounts in the private mount namespace. One process of the helper makes those that don't depend on the
+# rootfs in the stage, a tmpfs that no guest can reach. A second one binds them on directories of the rootfs, which this
+# shell has entered before. Without the helper, mount(8) is started for each mount.
+# Sets `stage` (its path, or empty), `mount_list` (lines as in fstab(5)), `mount_calls` (the same mounts, as words for
+# the helper), `flags` (mount options, with a comma before each), `can_mount_proc` (empty if the kernel refuses a new
+# /proc), `root_flags` (the options of the rootfs's mount).
 
-# Build that place for the machine's root ($1 is `root`) or for a user namespace (`user`).
+# Build the stage for the machine's root ($1 is `root`) or for a user namespace ($1 is `user`).
 build_stage() {
     stage=$directory/.provision/shm can_mount_proc=yes
     find_flags
@@ -26,8 +27,8 @@ build_stage() {
     mount_each
 }
 
-# Mount the stage, after making all mounts private: what is mounted here must not be seen elsewhere. Some unshares have
-# done that; toybox's has not.
+# Make all mounts private, so that mounts made here aren't propagated to other namespaces, then mount the stage.
+# util-linux's unshare(1) makes them private itself; toybox's doesn't.
 make_private() {
     if [ -n "$helper" ]; then
         quote "$stage"
@@ -45,14 +46,14 @@ make_private() {
     mount_one tmpfs "$stage" tmpfs nosuid,mode=700
 }
 
-# List all mounts of the stage for $1, `root` or `user`.
+# Set `mount_list` and `mount_calls` to all mounts of the stage for $1, `root` or `user`.
 list_mounts() {
     mount_list='' mount_calls=''
     [ -n "$ephemeral" ] || add_mount ../../rootfs ../../rootfs none "rbind$root_flags"
     "list_mounts_for_$1"
 }
 
-# Add to both lists: what is mounted, where, its type and options, none of which has to be quoted.
+# Add one mount to both lists: source, target, type and options, none of which needs quotes.
 add_mount() {
     mount_list="$mount_list$1 $2 $3 $4$newline"
     read_flags "$4"
@@ -60,8 +61,8 @@ add_mount() {
     [ -z "$later_flags" ] || mount_calls="$mount_calls $1 $2 $3 $later_flags ''"
 }
 
-# Set `mount_flags` and `data` from the options $1 of mount(8), as mount(2) takes them; and `later_flags`, where a bind
-# has further options, which take a second call, or empty.
+# Translate the options $1 of mount(8) to `mount_flags` and `data` of mount(2). For a bind with further options, set
+# `later_flags` to the flags of the remount that they need, else to empty.
 read_flags() {
     mount_flags=0 data='' later_flags='' IFS=,
     for option in $1; do
@@ -90,8 +91,8 @@ read_flags() {
     esac
 }
 
-# Make all mounts of `mount_calls` by one process, which is quiet, and give the UTS namespace the name $1, if there is one.
-# Fails if one of them can't be made, or without a helper.
+# Make all mounts of `mount_calls` with one process of the helper, without messages, and set the UTS namespace's name to
+# $1, if it isn't empty. Fails at the first mount that can't be made, or without a helper.
 mount_at_once() {
     [ -n "$helper" ] || return
     if [ -n "$1" ] && [ -e /proc/self/ns/uts ]; then
@@ -101,7 +102,8 @@ mount_at_once() {
     fi
 }
 
-# Make each mount of `mount_list` by itself. Those that only protect may fail.
+# Make each mount of `mount_list` with a process of its own. Print a message if one that only hides or protects files
+# fails; exit if another one does.
 mount_each() {
     { cd -P "$rootfs" && real_rootfs=$PWD && cd -P "$stage"; } || fail "can't enter $rootfs"
     while read -r source target type options; do
@@ -111,7 +113,7 @@ mount_each() {
         case $source/$options in
             /dev/null/* | */nothing/* | ./sealed/* | */ro,*) say "can't protect ${target#.}" ;;
             devpts/* | tmpfs/*)
-                # A user namespace has the host's below.
+                # In a user namespace, the host's remains visible.
                 [ -z "$is_machine_root" ] || fail "can't mount ${target#.}"
                 ;;
             *) fail "can't mount ${target#.}" ;;
@@ -121,7 +123,7 @@ $mount_list
 END
 }
 
-# Mount $1 on $2, with the type $3 and the options $4 as mount(8) names them. The helper is quiet.
+# Mount $1 on $2, with the type $3 and the options $4 of mount(8), without messages if there is a helper.
 mount_one() {
     if [ -z "$helper" ]; then
         mount_by_program "$@"
@@ -135,7 +137,7 @@ mount_one() {
     fi 2>/dev/null
 }
 
-# The same by mount(8).
+# Do the same with mount(8).
 mount_by_program() {
     if [ -z "$mount_words" ]; then
         case $(mount --help 2>&1) in *--no-canonicalize*) mount_words='mount -n -c' ;; *) mount_words=mount ;; esac
@@ -150,13 +152,13 @@ mount_by_program() {
             ;;
         remount,*)
             $mount_words -o "$4" "$1" "$2" 2>/dev/null ||
-                # toybox looks for the path in /proc/mounts.
+                # toybox's mount takes the source from /proc/mounts.
                 $mount_words -o "$4" "$2" 2>/dev/null
             ;;
-        rprivate) mount --make-rprivate "$2" 2>/dev/null || mount -o rprivate none "$2" ;; # which is toybox's
+        rprivate) mount --make-rprivate "$2" 2>/dev/null || mount -o rprivate none "$2" ;; # for toybox
         *bind | move)
             if [ "$1/$mount_words" = /dev/null/mount ]; then
-                # toybox binds no devices.
+                # toybox's mount can't bind devices.
                 touch_file "$stage/nothing"
                 set -- "$stage/nothing" "$2" "$3" "$4"
             fi
@@ -166,13 +168,13 @@ mount_by_program() {
     esac
 }
 
-# Change the mount $2 alone to the options $1. Fails silently.
+# Change the options of the mount $2, not of those below it, to $1. Fails silently.
 remount() {
     mount_one "$2" "$2" none "remount,bind,$1"
 }
 
-# Set `flags`: the options of the rootfs's bind on itself, with a comma before each: those that the file system below
-# has been mounted with, and that a user may not take away, and nodev.
+# Set `flags`: the options for the bind of the rootfs on itself, with a comma before each: nodev, and those options of
+# its file system that an unprivileged user may not remove.
 find_flags() {
     flags=,nodev mount_id=''
     while read -r field value; do
@@ -185,7 +187,7 @@ find_flags() {
         done
         break
     done </proc/self/mountinfo
-    # Android's /data is mounted nosuid: nobody could become another user.
+    # Android's /data is mounted nosuid, with which su and sudo don't work.
     [ -z "${ANDROID_ROOT-}" ] || [ -z "$is_machine_root" ] || flags=,nodev,suid,exec
     [ -z "$privileged" ] || flags=,dev${flags#,nodev}
 }
@@ -207,9 +209,9 @@ list_mounts_for_root() {
     list_masks
 }
 
-# List the mounts for a user namespace: a new /proc, if the kernel allows it (not inside of another container), and the
-# host's /dev and /sys, as in proot: a user can change little there. Root could, by the modes of files, and gets a /dev in
-# memory. Terminals are those of the container alone.
+# List the mounts for a user namespace: a new /proc, if the kernel allows it (inside of other containers it doesn't),
+# and the host's /dev and /sys, as in proot: a user may change little there. If the machine's root has made the
+# namespace, file modes don't protect them: then /dev is in memory. The container has terminals of its own.
 list_mounts_for_user() {
     terminal_group=''
     [ "$typed_ids" != many ] || terminal_group=,gid=5
@@ -231,18 +233,19 @@ list_mounts_for_user() {
     list_masks
 }
 
-# List what runc and docker hide of /proc and /sys, or show read-only, as far as this kernel has it.
+# List mounts that hide the paths of /proc and /sys that docker hides (maskedPaths in the OCI runtime-spec) or makes
+# read-only (readonlyPaths), as far as this kernel has them.
 list_masks() {
     [ -z "$privileged" ] || return 0
     for place in /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list /proc/timer_stats /proc/sched_debug \
         /proc/interrupts; do
         [ ! -f "$place" ] || add_mount /dev/null ".$place" none rbind
     done
-    # The control groups are those that the machine's root has left to this user; a new /sys has none.
+    # The host's /sys/fs/cgroup may have control groups that this user may change; in a new /sys it is empty.
     for place in /proc/acpi /proc/asound /proc/scsi /sys/firmware /sys/devices/virtual/powercap /sys/fs/cgroup; do
         [ ! -d "$place" ] || add_mount tmpfs ".$place" tmpfs ro,nosuid,nodev,noexec,size=4k
     done
-    # A bind of what is read-only is read-only, with every mount(8).
+    # A bind of a read-only mount is read-only with every mount(8), without a remount.
     [ -z "$can_mount_proc" ] || add_mount proc ./sealed proc ro,nosuid,nodev,noexec
     for place in bus fs irq sys sysrq-trigger; do
         if [ -n "$can_mount_proc" ] && [ -e "/proc/$place" ]; then
@@ -253,12 +256,12 @@ list_masks() {
     done
 }
 
-# Let nobody write to the /sys of the stage, which is the host's.
-seal_sys() {
-    [ -n "$privileged" ] || seal_below "$stage/sys" hidden || fail "can't make /sys read-only, because of $point"
+# Make the host's /sys in the stage read-only.
+make_sys_read_only() {
+    [ -n "$privileged" ] || make_read_only "$stage/sys" hidden || fail "can't make /sys read-only, because of $point"
 }
 
-# Show what build_stage has built in the directories of the rootfs: at once, or each by itself.
+# Bind the stage's directories on those of the rootfs: with one process, or with one for each.
 fill_rootfs() {
     ! fill_at_once || return 0
     for place in /dev /proc /sys ${is_machine_root:+/run}; do
@@ -267,14 +270,14 @@ fill_rootfs() {
     done
 }
 
-# Enter the guest's directory $1. The /run in memory gets what the image's has.
+# Enter the guest's directory $1. For /run, copy the image's /run to the one in memory first.
 enter_place() {
     [ "$1" != /run ] || copy_run
     enter "$1" "can't make $1 in the rootfs"
 }
 
-# Show all by one process, on descriptors of the directories that this shell has entered: no name leads there that a guest
-# can change. Fails without a helper, or if the shell can't open them.
+# Bind all of them with one process. The targets are descriptors of directories that this shell has entered, because a
+# guest could change the paths. Fails without a helper, or if the shell can't open directories.
 fill_at_once() {
     [ -n "$helper" ] || return
     enter_place /dev
@@ -290,7 +293,7 @@ fill_at_once() {
     } 5<.
 }
 
-# Mount the directories of the stage on the descriptors 5 to 8.
+# Bind the directories of the stage on the directories open as descriptors 5 to 8.
 show_stage() {
     cd -P "$stage" || return
     mount_list='' mount_calls=''
@@ -298,11 +301,11 @@ show_stage() {
     add_mount ./proc /proc/self/fd/6 none rbind
     add_mount ./sys /proc/self/fd/7 none rbind
     [ -z "$is_machine_root" ] || add_mount ./run /proc/self/fd/8 none rbind
-    # mksh closes them for programs that don't get them by a redirection of their own.
+    # mksh closes descriptors above 2 for programs, unless they are redirected for them.
     mount_at_once '' 5<&5 6<&6 7<&7 8<&8
 }
 
-# Bind `source` on `destination`, which bind_one has resolved. It is created if it is missing.
+# Bind `source` on `destination`, whose `resolved` bind_one has set. Create the destination if it is missing.
 bind_in_namespace() {
     problem="can't bind $source on $destination"
     if [ -d "$source" ]; then
@@ -313,33 +316,32 @@ bind_in_namespace() {
     file=${resolved##*/}
     enter "${resolved%/*}/" "$problem"
     [ -e "./$file" ] || create_file "$file"
-    [ -f "./$file" ] || fail "$problem, which is no file"
-    # A descriptor can't be replaced between the check and the mount.
+    [ -f "./$file" ] || fail "$problem, which is not a file"
+    # The target is a descriptor, which can't be replaced between the check and the mount.
     bind_opened 8<"./$file" || fail "$problem"
 }
 
-# Bind `source` on descriptor 8, which has to be the guest's file `resolved`/`file`.
+# Bind `source` on descriptor 8. Exit unless that is the guest's file `file` in the directory `resolved`.
 bind_opened() {
-    # mksh closes it for programs that don't get it by a redirection of their own.
+    # mksh closes descriptors above 2 for programs, unless they are redirected for them.
     link_target=$(readlink /proc/self/fd/8 8<&8 && printf x)
-    [ "${link_target%?x}" = "$real_rootfs$resolved/$file" ] || fail "$problem, which changes meanwhile"
+    [ "${link_target%?x}" = "$real_rootfs$resolved/$file" ] || fail "$problem, which was replaced meanwhile: try again"
     mount_one "$source" /proc/self/fd/8 none rbind 8<&8
 }
 
-# Create the empty file $1 in this shell's directory, and never what it may be a link to: O_EXCL follows none.
+# Create the empty file $1 in this shell's directory. `set -C` opens it with O_EXCL, which doesn't follow symlinks.
 create_file() {
     (set -C && : >"./$1") 2>/dev/null || fail "$problem"
     note_mount_point "$resolved/$1"
 }
 
-# Let nobody write to what copy_program has put into the stage. Where this fails, a guest changes its own copy alone.
-seal_stage() {
+# Make the copies of copy_program in the stage read-only. If that fails, a guest can change only its own copy.
+make_stage_read_only() {
     [ -z "$has_copies" ] || remount ro,nosuid "$stage" || true
 }
 
-# Make the rootfs, this shell's directory, the root of the mount namespace; the helper does it before it confines the
-# guest. Programs are those of the host still, and paths too: nothing may be mounted or written any more, until chroot has
-# made this directory the process's root.
+# Without a helper, make the rootfs, this shell's directory, the root of the mount namespace. Until chroot(1) makes it
+# the root of the process too, absolute paths are still the host's, but nothing may be mounted or written any more.
 move_root() {
     mount_one . / none move || fail "can't make the rootfs the root of the namespace"
 }

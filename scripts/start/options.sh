@@ -8,27 +8,27 @@ set_defaults() {
     no_new_privs='' trust_dir='' verbose='' more_capabilities='' typed_devices=''
     typed_hostname='' no_writes='' ephemeral='' detached='' stop_timeout='' execute='' typed_session='' joined='' start_option=''
     options='' typed_env='' typed_ids='' typed_runtime='' no_proxy_env='' desktop=''
-    is_own='' typed_umask='' typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
+    has_own_files='' typed_umask='' typed_proot_options='' typed_dns='' typed_binds='' user=$image_user workdir=$image_workdir
     entrypoint=$image_entrypoint command=$image_command runtime=${PROVISION_RUNTIME:-$default_runtime}
     normalize "/$workdir" && workdir=$normal
 }
 
-# Join `options` and `typed_env`, which read_option has added to.
+# Flush the lists `options` and `typed_env`, to which read_option appends.
 end_options() {
-    collected options
-    collected typed_env
+    flush_list options
+    flush_list typed_env
 }
 
-# Change the variables by the options among the words $@.
+# Set the variables of the options that the words $@ begin with.
 read_words() {
     while read_option $# "${1-}" "${2-}"; do
         shift "$width"
     done
 }
 
-# Change the variables by the next option, which is $2, or $2 and $3; $1 is the number of words left. Set `width`: how many
-# words it was. Fails where the options end, and sets `width` to what ends them: 1 word for `--`, else none. docker's stand
-# for words of this script's, which are read in between.
+# Set the variables of the next option, which is $2, or $2 and its value $3; $1 is the number of words left. Set `width`
+# to the number of words that the option has. Where no option follows, fail and set `width` to 1 for `--`, else to 0. An
+# option of docker is replaced by those of this script that `translate` returns, which are read at once.
 read_option() {
     width=0
     [ "$1" -gt 0 ] || return
@@ -36,8 +36,8 @@ read_option() {
         --) width=1 && return 1 ;;
         -?*)
             translate "$2" "$3" "$1"
-            if [ "$taken" -gt 0 ]; then
-                docker_words=$taken
+            if [ "$translated_count" -gt 0 ]; then
+                docker_words=$translated_count
                 eval "read_words $translated"
                 width=$docker_words
                 return 0
@@ -68,8 +68,8 @@ read_option() {
     case $option in
         --print | --detach | --detached) ;;
         *)
-            collect options "$option"
-            [ "$width$option" = "1$2" ] || collect options "$value"
+            append_to options "$option"
+            [ "$width$option" = "1$2" ] || append_to options "$value"
             ;;
     esac
     return 0
@@ -84,7 +84,7 @@ parse_option() {
         --print) print_only=yes ;;
         --list | --stop | --detach) session_action=${option#--} ;;
         --exec) execute=yes ;;
-        --detached) detached=yes ;; # for this script itself, see detach
+        --detached) detached=yes ;; # internal, see detach
         --read-only) no_writes=yes ;;
         --ephemeral) ephemeral=yes ;;
         --privileged) privileged=yes ;;
@@ -95,7 +95,7 @@ parse_option() {
         --trust-dir) trust_dir=yes ;;
         --verbose) verbose=yes ;;
         --termux)
-            is_termux || fail "--termux is for Termux, whose PREFIX ends in /files/usr"
+            is_termux || fail "--termux works in Termux only, where PREFIX ends in /files/usr"
             termux=yes
             ;;
         --entrypoint | --user | --workdir | --env | --env-file | --unsetenv | --gpu | --bind | --dns | --dev | --device | \
@@ -117,7 +117,7 @@ parse_value() {
         --workdir)
             case $value in
                 /*) normalize "$value" && workdir=$normal ;;
-                *) fail "--workdir needs a path from the root, not $typed_value" ;;
+                *) fail "--workdir needs an absolute path, not $typed_value" ;;
             esac
             ;;
         --runtime) runtime=$value typed_runtime=$value ;;
@@ -132,13 +132,13 @@ parse_value() {
             ;;
         --proot-option) append "$typed_proot_options" "$value" && typed_proot_options=$list ;;
         --dev)
-            [ "$value" = host ] || fail "--dev can be host, and nothing else"
+            [ "$value" = host ] || fail "--dev can only be host, not $value"
             host_devices=yes
             ;;
         --cap-add) add_capability ;;
         --device) add_device ;;
         --session | --hostname | --timeout | --joined) parse_session_value ;;
-        # These six are for this script itself, see make_namespaces and relay_terminal.
+        # These six are internal, see make_namespaces and relay_terminal.
         --inside) runtime=$value inside=yes ;;
         --restore-sigint) restore_sigint=$value ;;
         --pdeathsig) pdeathsig=$value ;;
@@ -155,9 +155,9 @@ parse_value() {
             ;;
         --env) add_variable "$value" ;;
         --env-file) read_env_file ;;
-        --unsetenv) collect typed_env "-$value" ;;
+        --unsetenv) append_to typed_env "-$value" ;;
         --gpu)
-            [ "$value" = virgl ] || fail "--gpu can be virgl, and nothing else"
+            [ "$value" = virgl ] || fail "--gpu can only be virgl, not $value"
             desktop="$desktop gpu"
             ;;
         --dns)
@@ -186,7 +186,7 @@ parse_session_value() {
             esac
             stop_timeout=$value
             ;;
-        --joined) joined=$value ;; # for this script itself, see join_namespaces
+        --joined) joined=$value ;; # internal, see join_namespaces
     esac
 }
 
@@ -195,9 +195,9 @@ add_device() {
     split_bind "$value"
     [ -e "$source" ] || fail "--device: there is no $source"
     case $destination/ in
-        */../* | /dev/./*) fail "--device shows it below /dev, not as $destination" ;;
+        */../* | /dev/./*) fail "--device needs a destination below /dev, not $destination" ;;
         /dev/?*) append "$typed_devices" "$source:$destination" && typed_devices=$list ;;
-        *) fail "--device shows it below /dev: $source:/dev/${source##*/}" ;;
+        *) fail "--device needs a destination below /dev: $source:/dev/${source##*/}" ;;
     esac
 }
 
@@ -209,7 +209,7 @@ add_capability() {
     set -- all $capability_names
     case " $* " in
         *" $capability "*) more_capabilities="$more_capabilities $capability" ;;
-        *) fail "--cap-add: there is no capability $value; it is a name as NET_ADMIN, or ALL" ;;
+        *) fail "--cap-add: there is no capability $value: use a name such as NET_ADMIN, or ALL" ;;
     esac
 }
 
@@ -236,35 +236,37 @@ make_lower() {
 show_help() {
     cat <<END
 Usage: start.sh [OPTION]... [COMMAND...]
-Runs a command in this container, else
-what the image starts by itself.
+Runs COMMAND in this container, else the
+image's own command.
 
---shell         login shell, past the
-                entrypoint
---entrypoint E  run E, not the image's
+--shell         login shell, without the
+                image's entrypoint
+--entrypoint E  run E instead of the
+                image's entrypoint
 --user U[:G]    names or numbers
 --root          as root: --user 0:0
 --workdir D     start in D
---here          show this directory at
+--here          bind this directory at
                 its path, and start in
                 it
---umask M       what new files don't
-                allow; else 022
---env K=V       set a variable; K alone:
-                as it is here
---env-file F    the same by a file
+--umask M       umask of the command,
+                else 022
+--env K=V       set a variable; K alone
+                passes its value here
+--env-file F    the same from a file
 --unsetenv K    unset a variable
---no-proxy-env  no proxies of this shell
---bind SRC[:DST[:ro]]  show a path
-                inside, with :ro to be
-                read only
---dns IP        ask this name server
---termux        show Termux's files and
+--no-proxy-env  don't pass the proxy
+                variables of this shell
+--bind SRC[:DST[:ro]]  bind a path, with
+                :ro read-only
+--dns IP        use this name server
+--termux        bind Termux's files and
                 the shared storage
---proot-option W  a word for proot
---x11 --sound   show this machine's X
-                and sound servers
---gpu virgl     draw by virgl, outside
+--proot-option W  pass W to proot
+--x11 --sound   use this machine's X and
+                sound servers
+--gpu virgl     use this machine's virgl
+                server
 END
     show_more_help
 }
@@ -274,40 +276,42 @@ show_more_help() {
     cat <<END
 --runtime R     auto, proot, chroot or
                 userns
---ids many      userns with all ids of
-                /etc/subuid: su, sshd,
-                postgres; from the first
-                start of a DIR on
---verbose       say why not another
-                runtime
---device PATH[:DST]  show a device of
-                the host in /dev
---dev=host      for root, all devices
+--ids many      userns with your ids of
+                /etc/subuid, for su,
+                sshd, postgres; from the
+                first start of DIR on
+--verbose       say why other runtimes
+                are not used
+--device PATH[:DST]  add a device of the
+                host to /dev
+--dev=host      all devices, for root
 --cap-add CAP   keep a capability, or
                 ALL
---no-new-privs  no sudo and su inside
+--no-new-privs  turn off sudo and su
 --privileged    all devices and capa-
-                bilities: it can change
-                this machine
+                bilities: programs can
+                change this machine
 --trust-dir     run it although others
                 own it or can change it
---no-namespace  chroot alone: nothing
-                private, nothing mounted
---hostname NAME  not the directory's
+--no-namespace  only chroot, without
+                namespaces and mounts
+--hostname NAME  instead of the name of
+                DIR
 --read-only     the image's files can't
                 be changed
---ephemeral     changes are thrown away
-                at the end
+--ephemeral     discard all changes at
+                the end
 --print         show the command line
                 and stop
---detach        in the background, with
-                a log
---list          what runs from here
---exec          run the command in it
---session PID   in which one
---stop          end it
---timeout SEC   within 10 seconds, or
-                SEC
+--detach        run in the background,
+                with a log
+--list          list running sessions
+--exec          run COMMAND in a running
+                session
+--session PID   which one, for --exec
+--stop          stop all sessions
+--timeout SEC   within SEC seconds, else
+                10
 --help          this text
 --              end of the options
 

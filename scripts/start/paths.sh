@@ -1,9 +1,9 @@
 # Paths: DIR, programs of the host, and paths of the guest, whose links must not lead out of the rootfs.
 # Sets `script`, `directory`, `rootfs`; `normal`, `program`, `link_target`, `resolved`, `temporary`; `real_rootfs` (the
-# rootfs without links on the way), `walked` and `up` (the directory that `enter` is in, and the way from there to the
-# rootfs).
+# physical path of the rootfs), `walked` and `up` (the directory that `enter` has entered, and the relative path from
+# there to the rootfs).
 
-# Set `script`, `directory` and `rootfs` from $0, which may be relative, a symlink, or have an odd name.
+# Set `script`, `directory` and `rootfs` from $0 ($1), which may be relative, a symlink, or have special characters.
 find_directory() {
     script=$1
     while :; do
@@ -25,8 +25,8 @@ find_directory() {
     fi
 }
 
-# Set `normal`: the absolute path $1 without `//`, `/./` and a slash at the end; and, if $2 is `host`, without `..` behind
-# what is no link. In a guest's path it may be one.
+# Set `normal`: the absolute path $1 without `//`, `/./` and a slash at the end. If $2 is `host`, `NAME/..` is removed
+# too, unless NAME is a symlink on the host. In a path of the guest `..` stays, because NAME may be a symlink there.
 normalize() {
     case $1/ in
         *//* | */./* | */../*) ;;
@@ -64,7 +64,7 @@ read_link() {
 }
 
 # Set `resolved`: the guest's path $1 with all links followed as the guest follows them, so that it stays in the rootfs.
-# Links that are long take time in proportion to the square of their length: an image has 8 KiB of them for a path.
+# The time grows with the square of the length of the links' targets, so that an image may have 8 KiB of them on a path.
 resolve() {
     resolved='' remaining=$1/ links=0 link_length=0
     while [ -n "$remaining" ]; do
@@ -92,9 +92,9 @@ guest_has() {
     [ -f "$rootfs$resolved" ] && [ -x "$rootfs$resolved" ]
 }
 
-# Go into the guest's directory $1, one component at a time, and make sure of the place at the end: what a guest that
-# runs already puts there meanwhile must not lead out of the rootfs. What is missing is created. $2 is the message for a
-# failure.
+# Change to the guest's directory $1, one component at a time, and check at the end where this shell is: symlinks that a
+# running guest creates meanwhile must not lead out of the rootfs. Missing directories are created. $2 is the message
+# for a failure.
 enter() {
     [ -n "$real_rootfs" ] || { cd -P "$rootfs" && real_rootfs=$PWD; } || fail "$2"
     resolve "$1"
@@ -116,7 +116,7 @@ enter() {
     check_place
 }
 
-# Write down that the empty $1 was made in the rootfs: it is no change of the user's.
+# Add $1, an empty file or directory made in the rootfs, to `.provision/mount-points`: `provision diff` then ignores it.
 note_mount_point() {
     case $ephemeral$1 in
         yes* | *"$newline"*) ;;
@@ -124,15 +124,15 @@ note_mount_point() {
     esac
 }
 
-# Go back from a guest's directory.
+# Change from a guest's directory back to the caller's.
 leave() {
     cd "$start_directory" 2>/dev/null || cd /
 }
 
-# Exit unless this shell is in the directory `walked` of the rootfs. No name is looked up that a guest can change: the
-# parents of a directory are the kernel's answer. Shells that can't compare two directories ask a program.
+# Exit unless this shell is in the directory `walked` of the rootfs. `..` is resolved by the kernel, so that a guest
+# can't change the answer by renaming or symlinks. Shells without -ef start readlink(1).
 check_place() {
-    # shellcheck disable=SC3013 # the shells that have no -ef say no, and go on
+    # shellcheck disable=SC3013 # in shells without -ef it fails, and the next line checks
     [ "$up" -ef "$real_rootfs" ] 2>/dev/null && return
     link_target=$(readlink /proc/self/cwd && printf x)
     [ "${link_target%?x}" = "$walked" ] || fail "$walked changes while it is entered: try again"
@@ -144,7 +144,7 @@ make_directory() {
     [ -d "$rootfs$resolved" ] || { enter "$1" "can't make $1 in the rootfs" && leave; }
 }
 
-# Set `temporary`: a private directory for this run, created at the first call.
+# Set `temporary`: a private directory for this start, created at the first call.
 make_temporary() {
     [ -z "$temporary" ] || return 0
     [ -z "$stage" ] || { temporary=$stage/files && mkdir "$temporary" && return; }

@@ -1,8 +1,8 @@
-# The option --print: print the command line of a runtime, ready to be pasted into a shell.
+# Print: the option --print, which prints the command line of a runtime for pasting into a shell.
 # Sets nothing that other parts read.
 
-# Print the words $@ and exit. The temporary files that they name stay. Variables that hold secrets are named, so that
-# the shell in which it is pasted adds their values.
+# Print the words $@ and exit. Temporary files in them are not removed. Variables that hold secrets are printed as
+# "NAME=$NAME", so that the shell that runs the command adds their values.
 print_words() {
     printed='' printed_end=''
     for word; do
@@ -28,8 +28,9 @@ print_words() {
     exit
 }
 
-# Set `escaped`: the quoted words $1, where a printf(1) takes the place of each control character but newlines and tabs,
-# all of which are in quotes: a terminal would act on it. In UTF-8 those of C1 are two bytes.
+# Set `escaped`: the quoted words $1, in which each control character except for newlines and tabs is replaced by a
+# $(printf), so that a terminal doesn't interpret it. All of them are in quotes. In UTF-8, C1 control characters have
+# two bytes.
 escape_controls() {
     escaped=$1
     case $1 in *[!\ -~"	$newline"]*) ;; *) return ;; esac

@@ -1,18 +1,19 @@
-# Probe: what this proot can do, as trying it shows.
-# Sets `features` (the options that begin lines of its help, as there after two spaces), `untranslated` (the sum of the
-# calls whose paths it leaves as they are, see provisioner/launch/proot_probe.py; empty where that can't be known), and
-# `starts` (`yes`; `slowly` for a proot that starts with PROOT_NO_SECCOMP alone, which is set then; or empty).
+# Probe: what this proot can do, found out by trying.
+# Sets `features` (the options in proot's help, one a line after two spaces), `untranslated` (a bit mask of the system
+# calls whose paths proot doesn't translate, see provisioner/launch/proot_probe.py; empty where that can't be known),
+# and `starts` (`yes`; `slowly` for a proot that can start programs only with PROOT_NO_SECCOMP, which is then exported;
+# or empty).
 
-# Set `starts`, `features` and `untranslated`, and succeed if proot can start a program. `.provision/proot-facts` has
-# them since an earlier start, if it is about the same file and the same start of the system. A trial that failed is
-# never remembered.
+# Set `starts`, `features` and `untranslated`, and succeed if proot can start a program. They are read from
+# `.provision/proot-facts` if an earlier start has written it, for the same file of proot and since the same boot. A
+# failed trial is never recorded.
 starts_proot() {
     facts_file=$directory/.provision/proot-facts identity='' untranslated='' text='' boot='' starts=yes
     { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
     if [ -n "$proot_identity" ] && [ -f "$facts_file" ] && [ ! -L "$facts_file" ]; then
         { { IFS= read -r identity && IFS= read -r untranslated && read_text; } <"$facts_file"; } 2>/dev/null
     fi
-    # Another start may be writing it.
+    # Without its last line, another start is still writing it.
     case $identity/$untranslated/$text in
         "3 $boot $proot_identity"/[0-7]/*"end$newline") ;;
         *)
@@ -27,12 +28,12 @@ starts_proot() {
     [ -n "$starts" ]
 }
 
-# Set `text`: the options that begin lines of proot's help.
+# Set `text`: the options in proot's help, one a line after two spaces.
 read_features() {
     text='' remaining=$("$proot" --help 2>&1)$newline
     while [ -n "$remaining" ]; do
         line=${remaining%%"$newline"*} remaining=${remaining#*"$newline"}
-        # A shell reads one byte at a time. An option with a value is not the one without.
+        # `read` would read one byte at a time. A `=` after an option says that it takes a value.
         case $line in
             "  -"*\ \**) line=${line#  } && text="$text  ${line%%[ ,]*}=$newline" ;;
             "  -"*) line=${line#  } && text="$text  ${line%%[ ,]*}$newline" ;;
@@ -40,8 +41,8 @@ read_features() {
     done
 }
 
-# Set `starts` and `untranslated` by trying. An app is not asked: Android may end a program for such a call, and leaves
-# it no other runtime.
+# Set `starts` and `untranslated` by trying. An app on Android doesn't try: Android may kill a program for such a call,
+# and proot is an app's only runtime anyway.
 try_proot() {
     untranslated='' starts=yes
     [ -z "${ANDROID_ROOT-}" ] || [ "$host_uid" = 0 ] || return 0
@@ -56,12 +57,12 @@ try_proot() {
 # Set `untranslated`, and succeed if proot has started a program.
 try_calls() {
     if [ -n "$helper" ] && [ -x "$directory/.provision/proot-probe" ]; then
-        # The host has no such file at its root.
+        # Without translation the path would be /proot-probe of the host, which doesn't exist.
         "$proot" -v -1 -r "$directory/.provision" -w / /proot-probe /proot-probe >/dev/null 2>&1
         probed=$?
         case $probed in 6[4-9] | 7[01]) untranslated=$((probed - 64)) ;; *) return 1 ;; esac
     elif [ -d /tmp ] && [ ! -e /tmp/start.sh ] && find_program sh; then
-        # Most programs of the host use the newest calls, too.
+        # Most programs of the host use the newest system calls, so that they show which ones proot translates.
         "$proot" -v -1 -b "$directory:/tmp" -w / "$program" -c \
             '[ -x /tmp/start.sh ] && ls -l /tmp/start.sh || exit 71' >/dev/null 2>&1
         probed=$?
@@ -69,8 +70,8 @@ try_calls() {
     fi
 }
 
-# Set `proot_filter`: the filter for this proot, or empty where it needs none or there is none. Succeed if guests see
-# their own files alone: proot translates all paths, or the filter refuses calls with others.
+# Set `proot_filter` to the path of the seccomp filter for this proot, or to empty where it needs none or DIR has none.
+# Succeed if guests can't see files of the host: proot translates all paths, or the filter refuses the other calls.
 hides_host() {
     proot_filter=''
     case $untranslated in '' | 0) return 0 ;; esac

@@ -1,4 +1,4 @@
-# Processes: what /proc says about this process and others, as the kernel knows it. fakeroot can't change it.
+# Processes: facts about this process and others from /proc, whose user ids fakeroot doesn't change.
 # Sets `host_uid`, `host_gid`, `capabilities`, `ignored_signals`, `pids`, `tracer`; `stat_*`; `first_child`,
 # `descendants`.
 
@@ -6,11 +6,11 @@
 # program that traces this process.
 read_status() {
     host_uid='' host_gid='' capabilities=0 ignored_signals=0 tracer=''
-    # Shells read one byte at a time, and nothing below is needed.
+    # Shells read one byte at a time, and no later line is needed.
     while read -r field value rest; do
         case $field in
             TracerPid:)
-                # Not every guest can see its tracer.
+                # In a PID namespace, the tracer may be invisible.
                 [ "$value" = 0 ] || { read -r tracer <"/proc/$value/comm"; } 2>/dev/null
                 ;;
             Uid:) host_uid=${rest%%[!0-9]*} ;;
@@ -64,7 +64,7 @@ is_in_background() {
     has_terminal && read_stat $$ && [ "$stat_group" != "$stat_foreground" ]
 }
 
-# Succeed if this process has a controlling terminal, which it can't get or lose.
+# Succeed if this process has a controlling terminal. The answer can't change, and is kept in `own_terminal`.
 has_terminal() {
     [ -n "$own_terminal" ] || { read_stat $$ && own_terminal=$stat_terminal; }
     [ "${own_terminal:-0}" != 0 ]
@@ -90,7 +90,7 @@ find_child() {
     [ -n "$first_child" ]
 }
 
-# Set `first_child`: the child of the session $1 that is process 1 of its namespace. Others write its output to files.
+# Set `first_child`: the child of the session $1 that is process 1 of its PID namespace. Other children are relays.
 find_process_1() {
     find_child "$1" || return 1
     [ -e "/proc/$1/ns/pid_for_children" ] && [ -e "/proc/$1/task/$1/children" ] || return 0
@@ -102,7 +102,8 @@ find_process_1() {
     return 1
 }
 
-# Set `descendants`: the processes that the processes $1 ("N N") have started or trace, and theirs.
+# Set `descendants`: all descendants of the processes $1 ("N N"), and all processes that they or their descendants
+# trace.
 find_descendants() {
     descendants='' family=" $1 " has_grown=yes
     set +f
@@ -125,7 +126,7 @@ find_descendants() {
     done
 }
 
-# Set `value`: that of the field $1 in the `text` of a status file, or empty.
+# Set `value` to the field $1 in the `text` of a status file, or to nothing.
 find_field() {
     value=${text##*"$newline$1:	"}
     [ "$value" != "$text" ] || value=''

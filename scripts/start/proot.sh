@@ -1,4 +1,4 @@
-# proot: its options, and what to say when it fails.
+# proot: its command line, and the explanation of its failures.
 # Sets `proot_words` (the list of proot and its options).
 
 # Set `launch` to run the guest in proot. $1 is the number of typed words, $2 and $3 are the first two.
@@ -11,11 +11,13 @@ prepare_proot() {
     [ -z "$host_env" ] || check_program
     remove_placeholders
     hides_host ||
-        say "this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows none"
+        say "with this proot, programs inside can see files of this machine, and DIR has no filter for that: use \
+--runtime userns"
     find_reporter
     set_guest_words "$reporter"
     if [ -n "$launch_first" ] && [ "${found_program:-$guest_program}" = "${guest_program##*/}" ]; then
-        # In a bind; or nowhere, as that shell says then.
+        # The program may be in a bind, which can't be seen from here: the guest's shell looks for it, and reports if it
+        # is missing.
         # shellcheck disable=SC2016 # the guest's shell expands it
         if guest_has /bin/sh; then append '' /bin/sh -c 'exec "$@"' sh; else list='' reporter='' report=''; fi
         guest_words="$list $guest_words"
@@ -40,15 +42,17 @@ prepare_proot() {
     add_workdir
     guest_flags=$flag_quit # on which proot ends everything that it traces
     [ -z "$reporter" ] || guest_flags=$((guest_flags + flag_keep))
-    guard - "$guest_flags"
+    set_helper_words - "$guest_flags"
     proot_words="$list $proot_words"
-    [ -n "$print_only" ] || { tell_ports && open_report; }
-    # On SIGQUIT proot ends everything that it traces. Some shells close the descriptors of `report` for programs.
+    [ -n "$print_only" ] || { print_ports && open_report; }
+    # On SIGQUIT proot ends everything that it traces. Some shells close descriptors above 2 for programs, unless they
+    # are redirected for them.
     set_watched_launch QUIT "$host_env $proot_words $guest_words" "${report:+3>&3 4<&4 5<&5 8<&-}"
 }
 
-# Add the standard streams to `proot_words`, where this machine has none in /dev, as Android. In upstream's proot these
-# binds lead nowhere, and hide the helper, which is found by its descriptor.
+# Add binds of /dev/fd, /dev/stdin, /dev/stdout and /dev/stderr to `proot_words`, where the machine's /dev lacks them,
+# as Android's does. Only for Termux's proot: in upstream's, these binds lead nowhere, and hide the helper, which is
+# executed by its descriptor.
 bind_streams() {
     list=$proot_words
     case $features in *--link2symlink*) ;; *) return 0 ;; esac
@@ -58,17 +62,17 @@ bind_streams() {
     proot_words=$list
 }
 
-# Export the variables that say where proot finds its own files.
+# Export the variables that name proot's loaders and its temporary directory.
 set_proot_places() {
     [ -d /tmp ] || export PROOT_TMP_DIR="${PROOT_TMP_DIR:-${TMPDIR:-$directory/.provision}}"
-    # Where Termux's packages are, if its proot was built for another prefix.
+    # The loaders of Termux's package, in case its proot was built for another prefix.
     for place in PROOT_LOADER:loader PROOT_LOADER_32:loader32; do
         loader=${PREFIX-}/libexec/proot/${place#*:}
         ! is_termux || [ ! -x "$loader" ] || eval "export ${place%:*}=\"\${${place%:*}:-\$loader}\""
     done
 }
 
-# Set `proot_variables`: the list of those variables that are for proot itself.
+# Set `proot_variables`: the list of the exported variables that proot itself reads.
 list_proot_variables() {
     append '' ${PROOT_TMP_DIR+"PROOT_TMP_DIR=$PROOT_TMP_DIR"} ${PROOT_LOADER+"PROOT_LOADER=$PROOT_LOADER"} \
         ${PROOT_LOADER_32+"PROOT_LOADER_32=$PROOT_LOADER_32"} ${PROOT_L2S_DIR+"PROOT_L2S_DIR=$PROOT_L2S_DIR"} \
@@ -77,7 +81,7 @@ list_proot_variables() {
     proot_variables=$list
 }
 
-# Add to `list` those options that help and that this proot has. Upstream's 5.1.0 has none of them.
+# Add to `list` the optional features that this proot has. Upstream's 5.1.0 has none of them.
 add_proot_features() {
     case $features in *--kill-on-exit*) append "$list" --kill-on-exit ;; esac
     case $features in *--sysvipc*) append "$list" --sysvipc ;; esac
@@ -85,7 +89,8 @@ add_proot_features() {
     case $features in *"$newline  -p$newline"*) [ "$host_uid" = 0 ] || move_ports ;; esac
     case $features in
         *--link2symlink*)
-            # Else it makes an unreadable directory in the rootfs for each bind, and leaves it there when it is killed.
+            # Without the variable, proot makes an unreadable directory in the rootfs for each bind, and leaves it there
+            # when it is killed.
             export PROOT_DONT_POLLUTE_ROOTFS=1
             if needs_link2symlink; then
                 append "$list" --link2symlink
@@ -99,14 +104,15 @@ add_proot_features() {
     [ -z "$image_kernel" ] || fake_kernel
 }
 
-# Succeed if the rootfs has links that proot has made, or if hard links are refused here, as Android does to apps.
+# Succeed if proot has replaced hard links in the rootfs before, or if the kernel refuses hard links, as Android does
+# for apps.
 needs_link2symlink() {
     [ ! -d "$rootfs/.l2s" ] && ln "$script" "$directory/.provision/link.$$" 2>/dev/null || return 0
     rm -f "$directory/.provision/link.$$"
     return 1
 }
 
-# Add to `list` the release that the kernel appears to have, if the image's libc refuses to run on this one.
+# Add to `list` a newer kernel release for proot to report, if the image's libc refuses to run on this kernel.
 fake_kernel() {
     release=$(uname -r)
     ! is_older "${release%%[!0-9.]*}" "$image_kernel" || append "$list" -k "$image_kernel"
@@ -120,13 +126,13 @@ is_older() {
     [ "${1%%.*}" -lt "${2%%.*}" ] || { [ "${1%%.*}" -eq "${2%%.*}" ] && [ "$first" -lt "$second" ]; }
 }
 
-# Add to `list` the option that moves ports below 1024, which users can't have, up by 2000.
+# Add to `list` the option by which proot adds 2000 to ports below 1024, which only root may use.
 move_ports() {
     append "$list" -p
     moves_ports=yes
 }
 
-# Add the directory's own /dev/shm to `proot_words`, or one for this run if DIR can't be written to.
+# Add to `proot_words` the bind of /dev/shm: `.provision/shm`, or a temporary directory if DIR can't be written to.
 bind_shm() {
     source=$directory/.provision/shm destination=/dev/shm
     if [ ! -w "$source" ]; then
@@ -137,7 +143,7 @@ bind_shm() {
     bind_in_proot
 }
 
-# Add the bind of `source` on `destination` to `proot_words`.
+# Add to `proot_words` the bind of `source` on `destination`, which `resolve` has resolved.
 bind_in_proot() {
     [ -e "$rootfs$resolved" ] || note_missing
     case $source in
@@ -149,12 +155,12 @@ bind_in_proot() {
             source=$temporary/$alias_count
             ;;
     esac
-    # proot takes one exclamation mark at the end as an order not to follow a link there.
+    # proot removes one exclamation mark at the end, which tells it not to follow a symlink there.
     case $destination in *!) destination=$destination! ;; esac
     append "$proot_words" -b "$source:$destination" && proot_words=$list
 }
 
-# Write down what proot makes in the rootfs to bind something on `resolved`.
+# Add to `.provision/mount-points` the files and directories that proot makes in the rootfs for a bind on `resolved`.
 note_missing() {
     remaining=${resolved#/} walked=''
     while [ -n "$remaining" ]; do
@@ -163,8 +169,8 @@ note_missing() {
     done
 }
 
-# Add to `proot_words` what leads into the working directory, and `reporter`. A directory that the rootfs lacks, or that
-# lies in a bind, is created by the guest's shell.
+# Add to `proot_words` the words that set the working directory, and `reporter`. If the directory doesn't exist in the
+# rootfs, it may be in a bind: the guest's shell creates it if it is missing there too.
 add_workdir() {
     resolve "$workdir"
     if [ ! -d "$rootfs$resolved" ] && guest_has /bin/sh; then
@@ -183,7 +189,7 @@ add_workdir() {
 
 # Exit as shells do if the guest's program is missing (127) or not executable (126). proot would exit with 1.
 check_program() {
-    # What is bound can't be seen from here.
+    # The program may be in a bind, which can't be seen from here.
     [ -z "$default_binds$typed_binds" ] || return 0
     find_guest_program
     case $status in
@@ -194,16 +200,18 @@ check_program() {
     finish "$status"
 }
 
-# Succeed if proot started programs at an earlier start, and can't any more. The next start doesn't rely on it then.
+# Succeed if proot could start programs at an earlier start, and can't any more. Remove `.provision/proot-facts` then,
+# so that the next start tries again.
 no_longer_starts() {
     [ "$starts" = yes ] && [ -f "$facts_file" ] && rm -f "$facts_file" 2>/dev/null && ! starts_proot && unset PROOT_NO_SECCOMP
 }
 
-# Print a hint if `status` looks as if the kernel refuses proot's way to use seccomp, and trying shows that it does.
+# Print a hint if `status` is one with which proot fails where the kernel refuses its use of seccomp, and trying
+# confirms that.
 explain_failure() {
     if [ "$starts/$status" != yes/0 ] && no_longer_starts; then
         status=125
-        say "proot has stopped working here: start again, and another runtime is taken if there is one"
+        say "proot can't start programs any more: start again, to use another runtime if one works"
         return
     fi
     [ -z "${PROOT_NO_SECCOMP-}" ] || return 0
@@ -211,18 +219,18 @@ explain_failure() {
         1/* | 126/* | 127/* | 159/* | 255/*) ;;
         *) return 0 ;;
     esac
-    # Programs of the host: the image's programs are run only as the user asks.
+    # The trial runs a program of the host: the image's programs run only if the user asks for them.
     find_program id || return 0
     if proot_works; then
         return 0
     elif PROOT_NO_SECCOMP=1 && export PROOT_NO_SECCOMP && proot_works; then
-        say "proot's use of seccomp fails here: try PROOT_NO_SECCOMP=1, in the environment"
+        say "proot's use of seccomp fails here: set PROOT_NO_SECCOMP=1 in the environment"
     else
-        say "proot itself fails here, in both of its ways: provision doctor says more"
+        say "proot fails here, with seccomp and without: run provision doctor"
     fi
 }
 
-# Succeed if proot can start a program of the host, and pretend to it that it is root.
+# Succeed if proot can start a program of the host and emulate root for it.
 proot_works() {
     [ "$("$proot" -0 -w / "$program" -u 2>/dev/null)" = 0 ]
 }

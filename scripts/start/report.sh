@@ -1,10 +1,11 @@
-# Report: the command's true exit status, by the descriptor 3. proot ends with the status of whatever ended last.
-# Sets `reporter` (words before the guest's command, or empty), `report` (not empty while it will report), `reported`
-# (not empty if it did).
+# Report: the command's exit status, written to descriptor 3. proot itself exits with the status of the process that
+# ended last.
+# Sets `reporter` (the words before the guest's command that report its status, or empty), `report` (not empty if a
+# report is expected), `reported` (the report, or empty).
 
-# Set `reporter`: the static helper as a program of the guest, else the image's shell. It installs `proot_filter`, waits
-# for the command, writes its status and ends proot with all that the command has left. It is found by its descriptor,
-# so that it needs no place in the rootfs.
+# Set `reporter`: the static helper, executed inside of proot, or else the image's shell. It installs `proot_filter`,
+# waits for the command, writes its status and ends proot with all processes that the command has left. The helper is
+# executed by its descriptor, so that it needs no file in the rootfs.
 find_reporter() {
     reporter='' report=yes redirections=''
     if [ -n "$waiter" ]; then
@@ -12,12 +13,13 @@ find_reporter() {
         [ -z "$helper" ] || inner_flags=$((inner_flags + flag_close))
         if [ -n "$proot_filter" ]; then
             inner_filter=/proc/self/fd/5
-            # The kernel asks for it where CAP_SYS_ADMIN (bit 21) is missing; it ignores setuid bits there anyhow.
+            # Without CAP_SYS_ADMIN (bit 21), the kernel requires no_new_privs for a filter. proot's guests can't use
+            # setuid programs anyway.
             low=0x${capabilities#??????????}
             [ $((low >> 21 & 1)) -eq 1 ] || [ -n "$no_new_privs" ] || inner_flags=$((inner_flags + flag_no_new_privs))
         fi
         if [ -n "$print_only" ]; then
-            # Nobody reads a report.
+            # With --print, no process reads a report.
             inner_flags=$((inner_flags - flag_report)) report=''
             append '' "$waiter" && redirections=" 4<${list# }"
             append '' "${proot_filter:-/dev/null}" && redirections="$redirections 5<${list# }"
@@ -25,7 +27,7 @@ find_reporter() {
         append '' /proc/self/fd/4 "$inner_filter" "$inner_flags"
         reporter=$list
     elif [ -z "$print_only" ] && guest_has /bin/sh; then
-        # Its handlers are not the command's, and it must end after it.
+        # The handlers keep the shell alive until the command has ended. The command doesn't inherit them.
         # shellcheck disable=SC2016 # the guest's shell expands it
         append '' /bin/sh -c 'trap : HUP INT QUIT USR1 USR2 TERM; "$@" 3>&-; echo "$?" >&3; kill -s QUIT "$PPID"' sh
         reporter=$list
@@ -34,8 +36,8 @@ find_reporter() {
     fi
 }
 
-# Open what `reporter` uses: the descriptors 3 (report), 4 (helper), 5 (filter), and 8, from which this script reads the
-# report. It goes to the end of this process's session file, which nobody has to delete.
+# Open the descriptors of `reporter`: 3 (report), 4 (helper) and 5 (filter); and 8, from which this script reads the
+# report. The report is appended to this process's session file, or to a temporary file.
 open_report() {
     [ -n "$report" ] || return 0
     report_file=$session_file
@@ -49,7 +51,7 @@ open_report() {
     while read -r _; do :; done <&8
 }
 
-# Set `status` to what was reported, and `reported`.
+# Set `reported` to the report, and `status` to the exit status in it.
 read_report() {
     reported=''
     [ -n "$report" ] || return 0
@@ -65,8 +67,8 @@ read_report() {
     esac
 }
 
-# Kill the guests of a proot that was killed: the kernel lets them go on, among the host's files. Each executes a
-# temporary file of proot's, with proot's process number in its name.
+# After proot was killed, kill its guests: the kernel doesn't, and they would continue untraced, with the host's files.
+# Each of them executes a temporary file of proot's, with proot's process number in its name.
 end_orphans() {
     [ -n "$child" ] || return 0
     orphans=''

@@ -1,9 +1,9 @@
-# The /run in memory of chroot, which gets what the image's /run has: all of its directories and links, as far as they are
-# few, and its files, as far as they are small. An image decides how much is there, and it is copied at each start.
-# Sets `run_left` (how many bytes of files may still be copied), `directories_left` (the same for directories), `deeper` (a
-# list of directories to be copied next), `is_cut` (not empty where something is left out).
+# Run directory: chroot's /run is in memory, and gets a copy of the image's /run at each start: directories and symlinks
+# up to a number, and files up to a total size. The limits are there because an image may put any amount into /run.
+# Sets `run_left` (the number of bytes of files that may still be copied), `directories_left` (the number of
+# directories), `deeper` (the list of directories of the next level), `is_cut` (not empty if something was not copied).
 
-# Copy /run to the one of the stage, one level of directories after the other.
+# Copy the image's /run to the stage's, level by level.
 copy_run() {
     run_left=33554432 directories_left=256 is_cut=''
     set -- .
@@ -15,13 +15,14 @@ copy_run() {
         done
         eval "set -- $deeper"
     done
-    [ -z "$is_cut" ] || say "not all of the image's /run is shown: it is copied at each start, up to 256 directories, \
+    [ -z "$is_cut" ] || say "the image's /run is copied only in part, up to 256 directories, \
 2048 files in each and 32 MiB"
 }
 
-# Copy what is in this shell's directory, `run_place`, to the directory $1. It goes into directories as `enter` does; no
-# program for copying does. Another guest may change what is here at any time: what counts is what has arrived in $1,
-# where no guest can change anything. Only GNU tar opens no link in the place of a file.
+# Copy this shell's directory, `run_place`, to the directory $1, without its subdirectories' contents: this script
+# enters those by `enter`, because copying programs follow symlinks that a running guest may put there at any time. What
+# is a directory is decided by the copy in $1, which no guest can change. Files are copied only by GNU tar, which
+# doesn't follow a symlink that has replaced a file.
 copy_here() {
     names='' files='' count=0
     set +f
@@ -29,17 +30,17 @@ copy_here() {
         set -f
         [ "$count" -lt 2048 ] || { is_cut=yes && break; }
         if [ -L "$file" ] || [ -d "$file" ]; then
-            collect names "$file"
+            append_to names "$file"
         elif [ -e "$file" ] && is_gnu_tar; then
-            collect files "$file"
+            append_to files "$file"
         else
             continue
         fi
         count=$((count + 1))
     done
     set -f
-    collected names
-    collected files
+    flush_list names
+    flush_list files
     if [ -n "$names" ]; then
         eval "tar -cf - --no-recursion $names" 2>/dev/null | tar -xpf - -C "$1" || fail "can't copy $walked: install tar"
     fi
@@ -55,7 +56,8 @@ copy_here() {
     done
 }
 
-# Copy the `files` to the directory $1, by an archive that ends at `run_left` bytes: none of them where it is cut off.
+# Copy the `files` to the directory $1, by a tar archive of at most `run_left` bytes. If they need more, copy none of
+# them.
 copy_files() {
     [ "$run_left" -gt 0 ] || { is_cut=yes && return; }
     eval "tar -cf - --no-recursion $files" 2>/dev/null | head -c "$run_left" >"$stage/archive"

@@ -2,13 +2,13 @@
 # Sets `runtime` (proot, chroot, userns, or bare for --no-namespace), `machine`, `emulated_cpu`, `qemu`, `proot`,
 # `unshare`, `sh`, `restore_sigint`, `pdeathsig`.
 
-# Set `runtime`, or exit with one line that says what is missing here.
+# Set `runtime`, or exit with one line that says what is missing on this machine.
 choose_runtime() {
     case $tracer in
         proot*) fail "this is inside of proot already, and proot can't be nested: leave it first (exit)" ;;
     esac
     find_machine
-    # No program of DIR can be executed then, and access(2) says so for all files.
+    # On a noexec mount no program of DIR can be executed, and `test -x`, which calls access(2), fails for all files.
     [ -x "$script" ] || ! is_noexec || fail "$directory is on a file system that is mounted noexec, so that no program \
 in it can run: move DIR to another one, or mount -o remount,exec"
     find_helper
@@ -20,7 +20,7 @@ in it can run: move DIR to another one, or mount -o remount,exec"
             [ "$host_uid" = 0 ] || fail "chroot needs root: use sudo, or --runtime proot"
             can_chroot || {
                 root_is_mounted ||
-                    fail "chroot needs a / that is a mount, and this is a chroot already: use --runtime proot"
+                    fail "chroot needs a / that is a mount point, and this is a chroot already: use --runtime proot"
                 explain_missing "chroot needs unshare, mount and root's capabilities (else use --runtime proot, or \
 --no-namespace)" util-linux
             }
@@ -34,22 +34,22 @@ in it can run: move DIR to another one, or mount -o remount,exec"
     esac
 }
 
-# Set `runtime` to the best one that starts here, as trying shows. docs/runtimes.md has the order and its reasons.
+# Set `runtime` to the best one that works here, by trying them in order. docs/runtimes.md explains the order.
 choose_best() {
     no_binfmt='' namespaces='' proot_state=''
     can_chroot && runtime=chroot && return
     [ -z "$emulated_cpu" ] || has_binfmt || no_binfmt="the kernel has no binfmt for $emulated_cpu"
     if [ "$host_uid" = 0 ]; then
-        pass_over chroot "${no_binfmt:-it needs all of root, unshare and mount, and a / that is a mount}"
+        report_skipped chroot "${no_binfmt:-it needs the capabilities of root, unshare, mount, and a / that is a mount point}"
     elif [ -n "${ANDROID_ROOT-}" ]; then
-        pass_over userns "Android gives apps no user namespaces"
+        report_skipped userns "Android gives apps no user namespaces"
     elif ! can_userns; then
-        pass_over userns "${no_binfmt:-the kernel refuses user namespaces, or unshare or mount is missing}"
+        report_skipped userns "${no_binfmt:-the kernel refuses user namespaces, or unshare or mount is missing}"
     else
         namespaces=yes
         { needs_mounts || { emulates_root && ! needs_more_ids; }; } && runtime=userns && return
     fi
-    judge_proot
+    find_proot_state
     case $proot_state/$namespaces in
         good/*) runtime=proot ;;
         */yes) runtime=userns ;;
@@ -57,7 +57,7 @@ choose_best() {
     esac
     case $proot_state/$runtime in
         shows/auto) runtime=proot ;;
-        fails/auto) fail "proot can't start here, and user namespaces don't work: provision doctor says more" ;;
+        fails/auto) fail "proot can't start here, and user namespaces don't work: run provision doctor" ;;
         */auto) explain_missing "neither proot nor user namespaces work here" proot ;;
     esac
 }
@@ -67,37 +67,37 @@ emulates_root() {
     [ "$ids" = many ] || { [ -n "$helper" ] && [ -r "$directory/.provision/seccomp.bpf" ]; }
 }
 
-# Succeed if the image has one of the tools by which entrypoints become another user, which one id can't.
+# Succeed if the image has gosu or su-exec, by which entrypoints switch to another user: a namespace with one id can't.
 needs_more_ids() {
     [ "$ids" != many ] || return 1
     for place in /usr/local/bin /usr/local/sbin /usr/bin /usr/sbin /sbin; do
-        # Nothing is asked for behind a link, which would take a program.
+        # A directory that is a symlink is skipped: resolving it would start readlink(1).
         [ ! -L "$rootfs$place" ] || continue
         for name in gosu su-exec; do
-            ! guest_has "$place/$name" || { pass_over userns "the image's $name needs more ids: --ids many" && return; }
+            ! guest_has "$place/$name" || { report_skipped userns "the image's $name needs more ids: --ids many" && return; }
         done
     done
     return 1
 }
 
-# Set `proot_state`: missing, fails, shows (programs see files of the host), or good.
-judge_proot() {
+# Set `proot_state`: missing, fails (it can't start programs), shows (programs see files of the host), or good.
+find_proot_state() {
     if ! can_proot; then
         proot_state=missing
-        pass_over proot "it is missing, or qemu for the image is"
+        report_skipped proot "it is missing, or qemu for the image is"
     elif ! starts_proot; then
         proot_state=fails
-        pass_over proot "it can't start"
+        report_skipped proot "it can't start"
     elif ! hides_host; then
         proot_state=shows
-        pass_over proot "it shows programs files of the host, and DIR has no filter for it"
+        report_skipped proot "programs inside could see files of this machine, and DIR has no filter for that"
     else
         proot_state=good
     fi
 }
 
-# Say with --verbose that the runtime $1 is passed over, for the reason $2.
-pass_over() {
+# With --verbose, print that the runtime $1 is not used, and the reason $2.
+report_skipped() {
     [ -z "$verbose" ] || say "not $1: $2"
 }
 
@@ -114,8 +114,8 @@ is_noexec() {
     [ -n "$no_exec" ]
 }
 
-# Exit with the reason $1 and the command that installs the package $2; or with what the image's architecture needs,
-# where that is the reason.
+# Exit with the message $1 and the command that installs the package $2. If the runtime fails because the image is for
+# another architecture, exit with the message and the command for that instead.
 explain_missing() {
     install='apt install' package=$2 qemu_package=qemu-user-static
     case ${PREFIX-} in
@@ -141,12 +141,13 @@ explain_missing() {
     fail "$1: $install $package"
 }
 
-# Set `machine`, as uname(1) names it; `emulated_cpu`, qemu's name of the image's architecture, if this machine can't
-# run it; `qemu`, the program for it, or empty; and `helper_machine`, which the helper is for, or empty.
+# Set `machine` to this machine's name in uname(1); `emulated_cpu` to qemu's name of the image's architecture, if this
+# machine can't run it, else empty; `qemu` to the path of the qemu for it, or empty; and `helper_machine` to the machine
+# that the helper was assembled for, or empty.
 find_machine() {
     qemu='' emulated_cpu='' machine='' helper_machine=''
     { read -r helper_machine <"$directory/.provision/machine"; } 2>/dev/null
-    # Among programs that are emulated, the kernel names its own processor there, and uname(1) theirs.
+    # Under qemu, /proc/sys/kernel/arch names the kernel's processor, and uname(1) the emulated one.
     { [ -n "$helper_machine" ] && read -r machine </proc/sys/kernel/arch && [ "$machine" = "$helper_machine" ]; } \
         2>/dev/null || machine=$(uname -m)
     processor=${image_platform#*/} processor=${processor%%/*}
@@ -165,17 +166,17 @@ find_machine() {
     return 0
 }
 
-# Succeed if this machine runs programs for the processor $1 itself.
+# Succeed if this machine runs programs for the processor $1 without emulation.
 runs_natively() {
     case $1/$machine in
         "$machine/$machine" | i386/i?86 | arm/arm*) ;;
-        # Some chips have no 32-bit instructions any more, and some kernels don't run such programs.
+        # Some 64-bit processors have no 32-bit instructions, and some kernels refuse 32-bit programs.
         i386/x86_64 | arm/aarch64) try_program "$1" ;;
         *) return 1 ;;
     esac
 }
 
-# Succeed if this machine runs a program for the 32-bit processor $1 that does nothing but exit(0).
+# Succeed if this machine can execute a program for the 32-bit processor $1. The program only calls exit(0).
 try_program() {
     case $1 in
         # mov $1, %eax; xor %ebx, %ebx; int $0x80
@@ -188,7 +189,7 @@ try_program() {
     tried=$directory/.provision/tried.$$
     { true >"$tried"; } 2>/dev/null || tried=$(mktemp "${TMPDIR:-/tmp}/start.XXXXXX") ||
         fail "can't make a temporary file: set TMPDIR"
-    # One segment of 96 bytes, which begins with the file, at 0x100000.
+    # One segment: the whole file, 96 bytes, loaded at 0x100000.
     # shellcheck disable=SC2059 # octal numbers
     printf "\177ELF\1\1\1\0\0\0\0\0\0\0\0\0\2\0$1\1\0\0\0\124\0\20\0\64\0\0\0\0\0\0\0$2\64\0\40\0\1\0\50\0\0\0\0\0\
 \1\0\0\0\0\0\0\0\0\0\20\0\0\0\20\0\140\0\0\0\140\0\0\0\5\0\0\0\0\20\0\0$3" >"$tried"
@@ -199,9 +200,10 @@ try_program() {
     return "$1"
 }
 
-# Set what does the helper's work where there is none, as trying shows: `restore_sigint`, an env(1) that resets SIGINT and
-# SIGQUIT, which background jobs of shells ignore; and `pdeathsig`, a setpriv(1) that ends a program together with its
-# parent. The setpriv of busybox and toybox is a symlink, and has no --pdeathsig.
+# Without a helper, set the programs that can do a part of its work, after trying them:
+# `restore_sigint`, an env(1) that resets SIGINT and SIGQUIT, which background jobs of shells ignore; and `pdeathsig`, a
+# setpriv(1) that ends a program together with its parent. The setpriv of busybox and toybox is a symlink, and has no
+# --pdeathsig.
 find_tools() {
     find_program env || return 0
     set -- "$program"
@@ -210,7 +212,7 @@ find_tools() {
         pdeathsig=$program
 }
 
-# Succeed if user namespaces are what is asked for, or the first to be tried.
+# Succeed if --runtime asks for user namespaces, or `auto` tries them first.
 wants_namespaces() {
     case $runtime/$host_uid/${ANDROID_ROOT-} in
         userns/* | auto/[1-9]*/) ;;
@@ -218,7 +220,8 @@ wants_namespaces() {
     esac
 }
 
-# Succeed if the kernel starts qemu for the image's programs by itself, also where the guest can't see qemu's file.
+# Succeed if binfmt_misc starts qemu for the image's programs, with the flag F, so that qemu's file need not be in the
+# rootfs.
 has_binfmt() {
     binfmt_state='' binfmt_flags=''
     [ -r "/proc/sys/fs/binfmt_misc/qemu-$emulated_cpu" ] || return
@@ -231,7 +234,7 @@ has_binfmt() {
     case $binfmt_state/$binfmt_flags in enabled/*F*) ;; *) return 1 ;; esac
 }
 
-# Succeed if something has been asked for that takes mounts, which proot doesn't have.
+# Succeed if an option needs mounts, which proot doesn't have.
 needs_mounts() {
     case "$no_writes$ephemeral $default_binds $typed_binds " in
         yes* | *:ro\ * | *:ro\'*) ;;
@@ -239,7 +242,7 @@ needs_mounts() {
     esac
 }
 
-# Set `proot`, and succeed if it is there and can run the image's architecture.
+# Set `proot` to its path. Succeed if it is installed and can run programs of the image's architecture.
 can_proot() {
     proot='' starts=''
     find_program proot || return
@@ -263,7 +266,7 @@ root_is_mounted() {
 # Succeed if this is root with CAP_SYS_CHROOT (bit 18) and CAP_SYS_ADMIN (bit 21).
 has_chroot() {
     [ "$host_uid" = 0 ] || return
-    # The lower digits alone, for shells that count in 32 bits.
+    # Only the lower digits are read, for shells whose arithmetic has 32 bits.
     low=0x${capabilities#??????????}
     [ $((low >> 18 & low >> 21 & 1)) -eq 1 ]
 }
@@ -273,7 +276,7 @@ can_userns() {
     can_unshare && { [ -n "$has_namespaces" ] || "$unshare" -U -r -m true 2>/dev/null; }
 }
 
-# Set `unshare` and `sh`, and succeed if the programs for namespaces are here.
+# Set `unshare` and `sh`, and succeed if the programs for namespaces are installed.
 can_unshare() {
     [ -n "$helper" ] || find_program mount || return
     find_program chroot && find_program sh && sh=$program && find_program unshare || return

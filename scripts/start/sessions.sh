@@ -1,13 +1,13 @@
-# Sessions: what runs from this DIR. `.provision/run/PID` is written by the start.sh that is process PID: when it started
-# (stat_start); the runtime, or `exec` and the session that it has joined; the command; and, quoted for the shell, the
-# options that --exec goes by; once the guest can be joined, `ready=yes`. proot's part puts the status behind it. A file that is empty, or whose process has ended or
-# has another start, is no session.
-# Where DIR can't be written to, sessions have no file, and are found by the start.sh that their shells read.
-# Sets `session_file` (this process's, or empty), `sessions` (process numbers, as " N N"), `containers` (the same without
-# those that have joined another one), `unrecorded` (those without a file).
+# Sessions: the starts of this DIR that are running. The start.sh that is process PID writes `.provision/run/PID`. Its
+# lines: the process's start time (stat_start); the runtime, after `exec PID` if it has joined that session; the
+# command; the options that --exec inherits, quoted for the shell; `ready=yes`, once the guest can be joined; and in
+# proot the exit status. A file is no session if it is empty, or if no process has its number and start time. Where DIR
+# can't be written to, sessions have no file. They are found because their shells have this script open.
+# Sets `session_file` (this process's, or empty), `sessions` (their process numbers, as " N N"), `containers` (those
+# that have not joined another session), `unrecorded` (those without a file).
 
-# Begin to describe the command for remember_session: set `description`, which goes on with $1 typed words, and `described`:
-# how many of them it has.
+# Set `description` to the words of the command before the typed words, for remember_session, and `described`, the
+# number of typed words in it, to 0. $1 is the number of typed words.
 begin_description() {
     join_command "$1"
     description='' described=0 typed_words=$1
@@ -18,14 +18,14 @@ begin_description() {
     done
 }
 
-# Go on to the next typed word: set `described` to its number. Fails behind the last one, and where the description is long.
+# Set `described` to the number of the next typed word. Fail if there is none or the description is long enough.
 describes_more() {
     [ "$described" -lt "$typed_words" ] || return
     described=$((described + 1))
     [ "${#description}" -lt 2000 ] || { description="$description ..." && return 1; }
 }
 
-# Add the word $1 to the description, cut off where it is long.
+# Add the first 2000 characters of the word $1 to the description.
 describe_word() {
     case ${#1} in
         ? | ?? | ??? | 1???) quote "$1" ;;
@@ -34,13 +34,13 @@ describe_word() {
     description="$description $quoted"
 }
 
-# Write this process's file, with the `description`. Nothing happens if DIR can't be written to.
+# Write this process's session file, with the `description`. Do nothing if DIR can't be written to.
 remember_session() {
     session_file=$directory/.provision/run/$$
     [ -z "$inside" ] || return 0
     make_printable "${description# }"
     [ -d "$directory/.provision/run" ] || mkdir "$directory/.provision/run" 2>/dev/null
-    tidy_sessions
+    limit_session_files
     # shellcheck disable=SC2154 # find_directory and others set them
     append '' "start_directory=$start_directory" "user=$user" "workdir=$workdir" "typed_env=$typed_env" \
         "typed_binds=$typed_binds" "typed_dns=$typed_dns" "typed_devices=$typed_devices" \
@@ -49,19 +49,19 @@ remember_session() {
         "ephemeral=$ephemeral" "no_proxy_env=$no_proxy_env" "desktop=$desktop" end=
     read_stat $$ && write_text "$stat_start$newline${joined:+exec $joined }$runtime$newline$printable$newline$list$newline" \
         "$session_file" || session_file=''
-    # The one that --detach has been given to waits for it.
+    # The start.sh with --detach waits for this line.
     [ -z "$detached" ] || { printf 'started\n' >&6 && exec 6>&-; } 2>/dev/null
 }
 
-# Add to this session's file that what runs inside can be joined.
+# Add `ready=yes` to this session's file.
 announce_session() {
     session_record=$directory/.provision/run/$$
     [ ! -f "$session_record" ] || [ -L "$session_record" ] ||
         { printf 'ready=yes\n' >>"$session_record"; } 2>/dev/null
 }
 
-# Remove the files of earlier sessions if there are many.
-tidy_sessions() {
+# If there are 64 session files, remove those of processes that have ended.
+limit_session_files() {
     set +f
     set -- "$directory"/.provision/run/*
     set -f
@@ -74,7 +74,7 @@ has_session() {
         [ "$stat_start" = "$recorded_start" ] && [ "$stat_state" != Z ]
 }
 
-# Read the file of the session $1: set `session_runtime`, `printable`, and `text` (its options).
+# Read the file of the session $1: set `session_runtime`, `printable` (the command), and `text` (the remaining lines).
 read_session() {
     session_runtime='' printable='' text=''
     {
@@ -103,10 +103,10 @@ find_sessions() {
     [ -z "$stale_files" ] || eval "rm -f $stale_files" 2>/dev/null
 }
 
-# Set `unrecorded`, if this process could not write a file for a session either.
+# Set `unrecorded` to the sessions without a file, if DIR can't be written to.
 find_unrecorded() {
     unrecorded='' candidates=''
-    # For root, some shells' -w doesn't ask the kernel.
+    # In some shells, -w is always true for root, also on a read-only file system.
     { [ -w "$directory/.provision/run" ] && true >>"$script"; } 2>/dev/null && return
     set +f
     for process in /proc/[0-9]*; do
@@ -116,7 +116,7 @@ find_unrecorded() {
             candidates="$candidates ${process#/proc/}"
     done
     set -f
-    # Their children are the same script, until they execute something.
+    # Children of a session's shell run the same script until they execute a program.
     for pid in $candidates; do
         read_stat "$pid" || continue
         case "$candidates $sessions " in *" $stat_parent "*) continue ;; esac
@@ -124,8 +124,8 @@ find_unrecorded() {
     done
 }
 
-# Succeed if the process with the directory $1 in /proc is a shell that runs this start.sh: shells read a script by a
-# descriptor from 10 on that no program inherits. Pagers and editors do neither.
+# Succeed if the process with the directory $1 in /proc is a shell that runs this start.sh: shells open a script as
+# descriptor 10 or later with O_CLOEXEC, unlike pagers and editors.
 reads_this_script() {
     set +f
     for opened in "$1"/fd/[1-9][0-9]*; do
@@ -141,8 +141,8 @@ reads_this_script() {
     return 1
 }
 
-# Succeed if the status file on standard input is about a process that has a handler for SIGUSR1, as begin_supervision sets
-# it. mksh has some for other signals.
+# Succeed if the status file on standard input is of a process with a handler for SIGUSR1, which begin_supervision sets.
+# mksh itself has handlers for other signals.
 forwards_signals() {
     while read -r field value; do
         case $field$value in SigCgt:*[2367abef]??) return 0 ;; esac
@@ -164,7 +164,7 @@ list_sessions() {
     done
 }
 
-# End all sessions: with the image's stop signal, and in time for the timeout with SIGKILL.
+# Stop all sessions: send the image's stop signal, and SIGKILL early enough that all have ended at the timeout.
 stop_sessions() {
     find_sessions
     find_unrecorded
@@ -177,31 +177,31 @@ stop_sessions() {
         3) stop_signal=QUIT ;;
     esac
     tenths=${PROVISION_TEST_STOP_TENTHS:-$((${stop_timeout:-10} * 10))}
-    # It takes a moment until what is killed has gone, and start.sh has cleaned up.
+    # After SIGKILL, processes take a moment to end, and start.sh to remove its files.
     grace=$((tenths / 10 + 2))
     find_time
     deadline=$((now + tenths))
     for pid in $sessions; do
         kill -s "$stop_signal" "$pid" 2>/dev/null || [ ! -e "/proc/$pid" ] ||
-            fail "can't stop $pid, which is somebody else's"
+            fail "can't stop $pid, which belongs to another user"
     done
     wait_for_sessions $((deadline - grace)) && return
     kill_sessions
     wait_for_sessions $((deadline - grace / 2)) && return
     find_descendants "${sessions# }"
     eval "kill -s KILL $descendants $sessions" 2>/dev/null
-    # Where /proc is slow to read, the time may be over.
+    # Reading /proc may have taken the remaining time.
     find_time
     [ $((deadline - now)) -ge 5 ] || deadline=$((now + 5))
     wait_for_sessions "$deadline" || fail "can't stop$sessions"
 }
 
-# Kill what runs in all `sessions`, by one signal each. start.sh itself exits then, and cleans up.
+# Kill the guests of all `sessions`. Their start.sh then removes its files and exits.
 kill_sessions() {
     for pid in $sessions; do
         read_session "$pid"
         case $session_runtime in
-            # With process 1 of the namespace all others end.
+            # All processes of a PID namespace end with its process 1.
             chroot | userns) ! find_process_1 "$pid" || kill -s KILL "$first_child" 2>/dev/null ;;
             # On SIGQUIT proot ends everything that it traces.
             *proot) ! find_child "$pid" || kill -s QUIT "$first_child" 2>/dev/null ;;
@@ -216,9 +216,9 @@ kill_sessions() {
     done
 }
 
-# Wait until all sessions have ended. Fails if some are left at the time $1.
+# Wait until all sessions have ended. Fail if some are still running at the time $1, in tenths of a second.
 wait_for_sessions() {
-    while find_sessions && keep_unrecorded && [ -n "$sessions" ]; do
+    while find_sessions && update_unrecorded && [ -n "$sessions" ]; do
         find_time
         [ "$now" -lt "$1" ] || return 1
         sleep 0.1
@@ -226,7 +226,7 @@ wait_for_sessions() {
 }
 
 # Remove from `unrecorded` the sessions that have ended, and add the others to `sessions`.
-keep_unrecorded() {
+update_unrecorded() {
     remaining=$unrecorded unrecorded=''
     for pid in $remaining; do
         has_ended "$pid" || unrecorded="$unrecorded $pid"
@@ -234,14 +234,14 @@ keep_unrecorded() {
     sessions=$sessions$unrecorded
 }
 
-# Set `now`: a time in tenths of a second.
+# Set `now`: the time since an arbitrary moment, in tenths of a second.
 find_time() {
     if { read -r now _ </proc/uptime; } 2>/dev/null; then
         fraction=${now#*.} now=${now%%.*}${fraction%"${fraction#?}"}
         now=${now#0}
     else
         now=$(date +%s)
-        # Some shells count in 32 bits.
+        # Some shells have 32-bit arithmetic.
         now=${now#???}0
         while :; do case $now in 0?*) now=${now#0} ;; *) break ;; esac done
     fi

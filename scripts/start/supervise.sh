@@ -1,17 +1,17 @@
 # Supervise: run the guest, forward signals to it, and exit with its status.
-# Sets `child`, `status`, `last_signal` (the number of the last signal, or empty), `interrupted`, and `killed_status`
-# (the status of a child that this script has killed itself, or empty).
+# Sets `child`, `status`, `last_signal` (the number of the last signal, or empty), `interrupted` (not empty after a
+# signal), and `killed_status` (the exit status that the child has if this script has killed it, or empty).
 
-# Forward signals from now on.
+# Set handlers that forward signals to the guest.
 begin_supervision() {
     killed_status='' interrupts=0 forced_status=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
-        # shellcheck disable=SC2064 # expanded now
+        # shellcheck disable=SC2064 # expanded here
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
     done
 }
 
-# Succeed if the guest must not be a background job: it has to have SIGINT at a terminal.
+# Succeed if the guest must not be a background job, in which it would ignore SIGINT of the terminal.
 is_in_job_control() {
     ! can_interrupt && ! ignores_interrupts && has_terminal
 }
@@ -19,9 +19,9 @@ is_in_job_control() {
 # Exit with the `status` of the guest, which has ended.
 end_supervision() {
     read_report
-    # What would have reported has been killed, together with the command: proot doesn't know.
+    # The reporter has been killed, together with the command, but proot exits with 0.
     [ -z "$report" ] || [ -n "$reported" ] || [ "$status" != 0 ] || status=137
-    # Without a report: proot exits with 255 for each guest that a signal ended.
+    # Without a report, proot exits with 255 if a signal has ended the guest.
     case $last_signal/${reported:-$status}/$runtime/${reported:+yes} in
         */137/proot/)
             end_orphans
@@ -34,10 +34,11 @@ end_supervision() {
     finish "${forced_status:-$status}"
 }
 
-# Wait for the background job $! and set `child`, and `status`. A shell reacts to signals at once only while it waits for one.
+# Wait for the background job $!, set `child` to its process number and `status` to its exit status. A shell runs
+# handlers of signals at once only while it waits for a background job.
 wait_for_guest() {
     child=$!
-    # A signal that came before could not be forwarded.
+    # An earlier signal could not be forwarded.
     [ -z "$last_signal" ] || { killed_status=137 && kill -s KILL "$child"; }
     status=127
     while :; do
@@ -59,7 +60,7 @@ forward() {
     [ -n "$child" ] || return 0
     case $1 in
         INT | QUIT)
-            # The terminal has sent it to the guest as well.
+            # The terminal has sent the signal to the guest, too.
             ! in_foreground || { [ "$1" != INT ] || handle_interrupt && return; }
             ;;
     esac
@@ -68,17 +69,17 @@ forward() {
     read_file "/proc/$child/comm"
     case ${inside:+$joined}$runtime/$text in
         proot/ | proot/proot*)
-            # proot itself ignores signals, except for SIGQUIT, which ends what its first guest has left running.
-            # With a report there is one until the end. Before, proot neither heeds signals nor ends its first child.
+            # proot itself ignores signals, except for SIGQUIT, on which it ends the processes that its first guest has
+            # left. With a report, proot has a child until it ends. Before its first child exists, it ignores signals.
             tries=${report:+100}
             until find_child "$child" || [ "${tries:-0}" -eq 0 ] || has_ended "$child"; do tries=$((tries - 1)); done
             if [ -n "$first_child" ]; then guest_pid=$first_child; else child_signal=QUIT; fi
-            # The one that waits for the command comes between.
+            # The reporter is the parent of the command.
             [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
             ;;
-        proot/*) child_signal=KILL ;; # it has not become proot yet
+        proot/*) child_signal=KILL ;; # the child has not executed proot yet
         chroot/sh | userns/sh | chroot/helper | userns/helper | chroot/setpriv | userns/setpriv)
-            # Process 1, with the guest, or with a program that prepares it, below.
+            # The child is process 1, and its child is the guest or a program that prepares it.
             if find_child "$child"; then
                 guest_pid=$first_child child_signal=$guest_signal direct_child=$first_child
             else
@@ -92,7 +93,7 @@ forward() {
         KILL) killed_status=137 ;;
         QUIT) killed_status=131 ;;
     esac
-    # Process 1 has to get its signal before it sees the program below it end.
+    # Process 1 must get its signal before its child ends.
     [ -z "$child_signal" ] || kill -s "$child_signal" "$child" 2>/dev/null
     kill -s "$guest_signal" "$guest_pid" 2>/dev/null
     # That was a program that prepares the guest if there is another one now, and process 1 may have had no handler yet. With
@@ -103,7 +104,8 @@ forward() {
     case $first_child in '' | "$direct_child") ;; *) forward "$1" "$2" ;; esac
 }
 
-# Succeed if the guest can have SIGINT: shells ignore it in background jobs, and only some can reset it.
+# Succeed if a guest in a background job can get SIGINT: shells ignore it there, and only some shells and tools can
+# reset that.
 can_interrupt() {
     [ -n "$restore_sigint${BASH_VERSION-}${KSH_VERSION-}" ] || [ "${waiter:+$signal_flags}" = "$flag_default_signals" ]
 }

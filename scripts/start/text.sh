@@ -1,5 +1,5 @@
 # Text: messages, quoting for the shell, lists of words, and small files.
-# Sets `printable`, `quoted`, `list`, `text`. What they do with a long text takes time in proportion to its length.
+# Sets `printable`, `quoted`, `list`, `text`. The functions take time in proportion to the length of the text.
 
 # Print one line to standard error. Control characters that come from an image don't reach the terminal.
 say() {
@@ -7,13 +7,13 @@ say() {
     printf 'start.sh: %s\n' "$printable" >&2
 }
 
-# Set `printable`: the text $1 with a question mark for each control character, and for each character that turns the
-# direction of text, separates lines or can't be seen.
+# Set `printable`: the text $1 with a question mark for each character that is a control character, changes the
+# direction of text, separates lines or is invisible.
 make_printable() {
     printable=$1
     case $1 in *[!\ -~]*) ;; *) return ;; esac
-    # In UTF-8 those of C1 are two bytes. Without UTF-8 they are one; several in a row get one question mark. The others
-    # begin at U+061C, U+200B, U+2028, U+2060, U+FEFF and U+E0000.
+    # C1 control characters have two bytes in UTF-8. Outside of UTF-8 they have one; several in a row get one question
+    # mark. The other ranges begin at U+061C, U+200B, U+2028, U+2060, U+FEFF and U+E0000.
     expression=$(
         printf 's/[\001-\011\013-\037\177]/?/g;s/\302[\200-\237]/?/g;s/\330\234/?/g;s/\342\200[\213-\217\250-\256]/?/g'
         printf ';s/\342\201[\240-\257]/?/g;s/\357\273\277/?/g;s/\363\240[\200-\201][\200-\277]/?/g'
@@ -38,7 +38,7 @@ quote() {
         *\'*) ;;
         *) quoted="'$1'" && return ;;
     esac
-    # The dot keeps what follows the last quote from being empty, which no shell splits off.
+    # The dot is there because shells don't split off an empty last field.
     unquoted=$1. IFS=\'
     # shellcheck disable=SC2086 # split at the quotes
     set -- $unquoted
@@ -53,15 +53,16 @@ quote() {
     quoted="${quoted%.}'"
 }
 
-# Set `list`: the list $1 and the words that follow, quoted for `eval "set -- $list"`. To add to a long text copies it.
+# Set `list`: the list $1 with the words $2 and later added, quoted for `eval "set -- $list"`. The list is copied, which
+# is slow for long ones: see append_to.
 append() {
     list=$1
     shift
     if [ $# -gt 8 ]; then
         for listed_word; do
-            collect list "$listed_word"
+            append_to list "$listed_word"
         done
-        collected list
+        flush_list list
         return
     fi
     for word; do
@@ -70,17 +71,17 @@ append() {
     done
 }
 
-# Add the word $2 to the list in the variable $1, which may become long: its end is in $1_end and $1_middle until
-# `collected` joins them.
-collect() {
+# Add the word $2 to the list in the variable $1 without copying the list: its end is in $1_end and $1_middle until
+# `flush_list` joins them.
+append_to() {
     quote "$2"
     eval "$1_end=\"\${$1_end-} \$quoted\"; word=\${#$1_end}"
     [ "$word" -lt 500 ] || eval "$1_middle=\${$1_middle-}\$$1_end $1_end=''; word=\${#$1_middle}"
     [ "$word" -lt 10000 ] || eval "$1=\$$1\$$1_middle $1_middle=''"
 }
 
-# Join the list in the variable $1 with its end.
-collected() {
+# Join the list in the variable $1 with the words that append_to has added.
+flush_list() {
     eval "$1=\$$1\${$1_middle-}\${$1_end-} $1_middle='' $1_end=''"
 }
 
@@ -102,8 +103,8 @@ read_text() {
     done
 }
 
-# Set `text`: the content of the file $1, without the newline at its end. Fails silently where there is none. What runs
-# after begin_supervision reads by this and by read_text alone.
+# Set `text` to the content of the file $1, without the newline at its end. Fails silently if there is no such file.
+# Code that runs after begin_supervision reads only by this function and by read_text.
 read_file() {
     text=''
     { read_text <"$1"; } 2>/dev/null
@@ -111,7 +112,7 @@ read_file() {
     [ -n "$text" ]
 }
 
-# Write the text $1 to the file $2, which is no link. Fails silently.
+# Write the text $1 to the file $2, unless that is a symlink. Fails silently.
 write_text() {
     [ ! -L "$2" ] && { printf '%s' "$1" >"$2"; } 2>/dev/null
 }

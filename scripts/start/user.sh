@@ -1,5 +1,5 @@
 # User: the guest's user, looked up in the image's passwd(5) and group(5).
-# Sets `uid`, `gid`, `groups` (the supplementary ones, as " N N"), `name`, `home`, `shell`.
+# Sets `uid`, `gid`, `groups` (the supplementary group ids, as " N N"), `name`, `home`, `shell`.
 
 # Set all of them from `user`, which is USER[:GROUP].
 find_user() {
@@ -25,22 +25,22 @@ find_user() {
     esac
 }
 
-# Exit since the image has no $1. Of long files, only the beginning was looked at.
+# Exit with the message that the image has no $1. Of long files, only the first 64 KiB were read.
 fail_without() {
-    [ ${#accounts} -lt 65536 ] || fail "no $1 in the first 64 KiB of the image's /etc/passwd and /etc/group: see --user"
-    fail "no $1 in the image: see --user"
+    [ ${#accounts} -lt 65536 ] || fail "no $1 in the first 64 KiB of the image's /etc/passwd and /etc/group: use --user"
+    fail "no $1 in the image: use --user"
 }
 
-# Succeed if $1 is a user or group id below 4000000000. Programs take larger numbers, from 2^32 on, for
-# other ids, such as root's.
+# Succeed if $1 is a user or group id below 4000000000. Programs take numbers from 2^32 on modulo 2^32, so that they
+# could mean root.
 is_number() {
     case $1 in
         '' | *[!0-9]* | ???????????* | [4-9]?????????) return 1 ;;
     esac
 }
 
-# Set `accounts`: the first 64 KiB of the image's passwd(5), and of its group(5) behind `group_heading`, where it has them.
-# By one program, since a shell reads all of a file, one byte at a time.
+# Set `accounts`: the first 64 KiB of the image's passwd(5), the line `group_heading`, and the first 64 KiB of its
+# group(5). A missing file counts as empty. head(1) reads them, since a shell would read whole files one byte at a time.
 read_accounts() {
     find_readable /etc/passwd
     passwd_file=$readable
@@ -48,22 +48,22 @@ read_accounts() {
     find_program head || fail "there is no head on this machine: install coreutils"
     group_heading='==> /proc/self/fd/8 <==' accounts=''
     {
-        # A guest that runs may have put a device there meanwhile, which may have no end.
+        # A running guest may have put an endless device there meanwhile.
         [ -f /proc/self/fd/7 ] || exec 7</dev/null
         [ -f /proc/self/fd/8 ] || exec 8</dev/null
-        # mksh closes them for programs that don't get them by a redirection of their own.
+        # mksh closes descriptors above 2 for programs, unless they are redirected for them.
         accounts=$("$program" -c 65536 /proc/self/fd/7 /proc/self/fd/8 7<&7 8<&8)
     } 2>/dev/null 7<"$passwd_file" 8<"$readable" # bash complains about NULs
 }
 
-# Set `readable`: the path of the guest's file $1, or /dev/null where it is none that can be read.
+# Set `readable`: the path of the guest's file $1, or /dev/null if it is not a readable file.
 find_readable() {
     resolve "$1"
     readable=$rootfs$resolved
     { [ -f "$readable" ] && [ -r "$readable" ]; } || readable=/dev/null
 }
 
-# Set `name`, `uid`, `gid`, `home` and `shell` from the first line of `accounts`, as of passwd(5), with the name or the uid
+# Set `name`, `uid`, `gid`, `home` and `shell` from the first line of passwd(5) in `accounts` whose name or uid is
 # `user_part`.
 find_passwd() {
     IFS=$newline
@@ -83,8 +83,8 @@ find_passwd() {
     IFS=" 	$newline"
 }
 
-# From the lines behind `group_heading`, as of group(5), set `group_part` to its id if a group was asked for; else add to
-# `groups` all that list the user, as docker does.
+# In the lines of group(5) in `accounts`, look up `group_part` and set it to its id. If it is empty, add to `groups` all
+# groups that list the user, as docker does.
 find_groups() {
     IFS=$newline is_group=''
     # shellcheck disable=SC2086 # split into lines

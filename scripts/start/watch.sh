@@ -1,8 +1,9 @@
-# Watch: with one id, a program that has become another user is still root. An entrypoint that starts itself again as that
-# user, by gosu or su-exec, would never stop: this is seen, reported and ended.
-# Sets `watch` (words before the program that may need it, or empty), `end_guest` (the last command of process 1).
+# Watch: in a namespace with one id, a program that has switched to another user is still root. An entrypoint that
+# executes itself again as that user, by gosu or su-exec, would do so forever: the watch detects this, prints a message
+# and kills it.
+# Sets `watch` (the words before a program that is watched, or empty), `end_guest` (the last commands of process 1).
 
-# Set `watch`, and `end_guest` where no filter emulates root. What is typed, and no entrypoint, isn't watched: it costs a
+# Set `watch`, and `end_guest` where no filter emulates root. Only entrypoints are watched, because the watch is a
 # shell.
 find_watch() {
     { [ "${filter_file##*/}" = seccomp.bpf ] && [ -n "$filter" ]; } || end_guest=$explain_guest
@@ -14,9 +15,10 @@ find_watch() {
     find_program sh && append '' "$program" -c "$watch_guest" "$script" "$directory/.provision/run/$$" && watch=$list
 }
 
-# For another shell, with the session's file and the words of the program. The watch becomes a child of process 1, behind
-# the program. It looks once a second, for a minute, at the program's place in memory, which is another one after each
-# execve(2), and at the time that it has taken: who waits before it starts itself again takes little.
+# Commands for another shell, whose arguments are the session's file and the words of the program. The watch is
+# orphaned, so that it becomes a child of process 1. Once a second, for a minute, it reads the program's stack address,
+# which changes with each execve(2), and its processor time, which stays low in a program that waits before it executes
+# itself again.
 # shellcheck disable=SC2016 # the other shell expands it
 watch_guest='
     session=$1
@@ -43,8 +45,8 @@ watch_guest='
                 while read -r field numbers; do
                     [ "$field" != NSpid: ] || number=${numbers##*[!0-9]}
                 done <"/proc/$guest/status"
-                echo "start.sh: it starts itself again without end, since it can'\''t become another user with one id:" \
-                    "provision --ids many makes a DIR that has more (or: --entrypoint, past it)" >&2
+                echo "start.sh: the entrypoint starts itself again without end, since it can'\''t switch to another" \
+                    "user with one id: make a DIR with provision --ids many, or skip the entrypoint with --entrypoint" >&2
                 [ ! -s "$session" ] || true >"$session"
                 kill -s KILL "$number"
                 exit
@@ -54,7 +56,8 @@ watch_guest='
     exec "$@"
 '
 
-# What ends process 1 where root can change neither owners nor users: whether the guest has tried can't be seen.
+# The last commands of process 1 where root can change neither owners nor users: if the guest fails, print a hint,
+# because whether the guest has tried that can't be found out.
 # shellcheck disable=SC2016 # it is evaluated later
 explain_guest='
     case $? in
@@ -62,7 +65,7 @@ explain_guest='
         [1-9] | [1-9]? | 1[01]? | 12[0-7])
             set -- $?
             echo "start.sh: root with one id, and without a seccomp filter, can'\''t change owners and users;" \
-                "if it failed by that: provision --ids many IMAGE DIR makes a DIR that has more" >&2
+                "if that made it fail, make another DIR: provision --ids many IMAGE DIR" >&2
             exit "$1"
             ;;
         *) exit $? ;;

@@ -119,7 +119,7 @@ def test_ci_with_a_lock_and_a_cache(registry: ScriptedRegistry, workspace: Path)
 
 
 def test_the_example_of_the_readme(registry: ScriptedRegistry, workspace: Path) -> None:
-    block = (CHECKOUT / "README.md").read_text().partition("**In a Makefile**")[2].partition("More of these")[0]
+    block = (CHECKOUT / "README.md").read_text().partition("**In a Makefile**")[2].partition("[docs/make.md]")[0]
     text = re.sub("(?m)^    ", "", block.partition("\n")[2])
     text = text.replace("ghcr.io/owner/toolchain:v3", f"{registry.host}/toolchain")
     (workspace / "firmware.c").write_text("x\n")

@@ -162,6 +162,6 @@ def test_a_lock_that_cant_be_written(registry: ScriptedRegistry, tmp_path: Path)
     done = ask(registry, tmp_path / "dir", f"--lock={tmp_path}/no/such/place")
     assert done.returncode == 7
     assert "write the lock" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("  name a file in a directory that is there")
+    assert done.stderr.splitlines()[-1].startswith("  name a file in an existing directory")
     assert not (tmp_path / "dir").exists()
     assert not registry.asked(".*")

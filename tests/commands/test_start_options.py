@@ -53,7 +53,7 @@ def test_words_are_passed_as_they_were_typed() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--memory", "1g"], "docker's --memory isn't here: limits are set outside"),
+        (["--memory", "1g"], "docker's --memory is not supported: set limits outside"),
         (["--bind", "/none/at/all:/x"], "--bind: there is no /none/at/all"),
         (["--ids", "few"], "--ids can be one or many, not few"),
         (["--env-file", "/none"], "/none"),

@@ -124,7 +124,7 @@ def test_tags_that_name_no_image(registry: ScriptedRegistry, tmp_path: Path) -> 
     done = provision("tags", f"{registry.host}/user/x", cache=tmp_path)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(
-        "2 tags name no image; chart: this is no container image but 'application/vnd.cncf.helm"
+        "2 tags name no image; chart: this is not a container image but 'application/vnd.cncf.helm"
     )
 
 

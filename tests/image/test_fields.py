@@ -98,7 +98,7 @@ def test_wrong_types_in_any_field_are_named(what: str, path: Path_) -> None:
             refused, message = refused + 1, error.message
             assert message.isprintable()
             assert len(message) < 400
-            assert what in message or "no container image" in message
+            assert what in message or "not a container image" in message
         else:
             is_text = may_be_text and isinstance(value, str)
             assert value is None or value in ({}, [None]) or type(value) is type(at) or is_text, value

@@ -153,7 +153,7 @@ def test_what_is_neither_index_nor_manifest(document: dict[str, Any], content_ty
 def test_an_artifact_is_named() -> None:
     chart = "application/vnd.cncf.helm.config.v1+json"
     manifest = builders.image(manifest={"config": builders.descriptor(b"{}", chart)}).manifest
-    with pytest.raises(MalformedImage, match=r"no container image but 'application/vnd\.cncf\.helm"):
+    with pytest.raises(MalformedImage, match=r"not a container image but 'application/vnd\.cncf\.helm"):
         Manifest.from_json(manifest)
 
 
@@ -174,9 +174,13 @@ def test_configs_of_old_registries_are_judged_by_their_content(media_type: str |
 @pytest.mark.parametrize(
     ("content", "media_type", "why"),
     [
-        (b"<html>", "text/html", "this is no container image: its config, of the type 'text/html', is none"),
-        (b"{}", "", "this is no container image: its config is none of an image .config.rootfs is missing"),
-        (b'{"title": "a chart"}', "application/json", "no container image"),
+        (
+            b"<html>",
+            "text/html",
+            "this is not a container image: its config, of the type 'text/html', is not an image's",
+        ),
+        (b"{}", "", "this is not a container image: its config is not an image's .config.rootfs is missing"),
+        (b'{"title": "a chart"}', "application/json", "not a container image"),
     ],
 )
 def test_what_turns_out_to_be_no_config_is_named(content: bytes, media_type: str, why: str) -> None:

@@ -29,7 +29,7 @@ def test_addresses(text: str, url: str, is_private: bool) -> None:
      "x.example:99999", "x.example/%2e", "x.example//a", "https:///x"],
 )  # fmt: skip
 def test_addresses_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="is no LXC image server") as caught:
+    with pytest.raises(UsageError, match="is not an LXC image server") as caught:
         ServerAddress.parse(text)
     assert caught.value.message.isprintable()
     assert caught.value.hint

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from provisioner.errors import MalformedImage, NotFound, ProvisionError
 from provisioner.image.platform import Platform
-from provisioner.image.simplestreams import Products, build_for, lists_of
+from provisioner.image.simplestreams import Products, build_for, parse_list_paths
 from provisioner.image.source_name import Lxc
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64", "v8")
@@ -137,7 +137,7 @@ def test_paths_that_lead_elsewhere(path: str) -> None:
         products(debian_bookworm_amd64_default=product(versions=versions)).builds(Lxc("debian", "12"))
     assert caught.value.message.isprintable()
     with pytest.raises(MalformedImage):
-        lists_of(json.dumps({"index": {"images": {"datatype": "image-downloads", "path": path}}}).encode())
+        parse_list_paths(json.dumps({"index": {"images": {"datatype": "image-downloads", "path": path}}}).encode())
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_newest_version_that_is_malformed_is_an_error_and_no_older_one_is_take
 
 def test_a_version_with_a_name_that_is_no_name() -> None:
     versions = {"2026\x1b[31m": {"items": {"root.tar.xz": item()}}}
-    with pytest.raises(MalformedImage, match=r"a name that can't be one") as caught:
+    with pytest.raises(MalformedImage, match=r"an invalid name") as caught:
         products(debian_bookworm_amd64_default=product(versions=versions)).builds(Lxc("debian", "12"))
     assert caught.value.message.isprintable()
 
@@ -181,13 +181,15 @@ def test_the_lists_of_an_index() -> None:
         "images": {"datatype": "image-downloads", "path": "streams/v1/images.json"},
         "ids": {"datatype": "image-ids", "path": "streams/v1/ids.json"},
     }
-    assert lists_of(json.dumps({"format": "index:1.0", "index": streams}).encode()) == ["streams/v1/images.json"]
+    assert parse_list_paths(json.dumps({"format": "index:1.0", "index": streams}).encode()) == [
+        "streams/v1/images.json"
+    ]
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"index": []}', b'{"index": {"x": 5}}', b"[" * 10**6, b"\xff"])
 def test_an_index_that_is_none(data: bytes) -> None:
     with pytest.raises(MalformedImage):
-        lists_of(data)
+        parse_list_paths(data)
 
 
 VALUES = st.recursive(
@@ -214,7 +216,7 @@ def test_whatever_a_server_sends_there_is_an_answer_or_an_error_in_one_line(valu
     ]
     messages: list[str] = []
     for data in texts:
-        for read in (lists_of, lambda data: Products.from_json([data]).builds(Lxc("debian", "bookworm"))):
+        for read in (parse_list_paths, lambda data: Products.from_json([data]).builds(Lxc("debian", "bookworm"))):
             try:
                 read(data)
             except ProvisionError as error:

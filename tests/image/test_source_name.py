@@ -63,9 +63,9 @@ BAD = {
     "docker-archive:x:@1x": "is not @ and a number",
     "dir:": "lacks the path",
     "dir:a\0b": "contains a NUL",
-    "containers-storage:x": "is where only the tools of",
-    "docker-daemon:x:1": "is where only the tools of",
-    "ostree:x@/a/b": "is where only the tools of",
+    "containers-storage:x": "can only be read by the tools of",
+    "docker-daemon:x:1": "can only be read by the tools of",
+    "ostree:x@/a/b": "can only be read by the tools of",
     "lxc:debian": "is not DISTRIBUTION/RELEASE",
     "lxc:a/b/c/d": "is not DISTRIBUTION/RELEASE",
     "lxc:a/../c": "is not DISTRIBUTION/RELEASE",
@@ -122,4 +122,4 @@ def test_a_current_directory_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("os.getcwd", gone)
     with pytest.raises(UsageError, match="No such file") as caught:
         parse_source("oci:x")
-    assert "whole path" in caught.value.hint
+    assert "absolute path" in caught.value.hint

@@ -74,7 +74,7 @@ def test_run_is_copied_as_far_as_it_is_small(container: Container) -> None:
     assert done.returncode == 1
     *directories, count = done.stdout.decode().split()
     assert (sorted(directories), count) == ([".", "./lock", "./lock/deeper", "./many"], "2048")
-    assert done.stderr.startswith(b"start.sh: not all of the image's /run is shown")
+    assert done.stderr.startswith(b"start.sh: the image's /run is copied only in part")
     assert done.stderr.count(b"\n") == 1
 
 
@@ -85,7 +85,7 @@ def test_directories_of_run_are_copied_as_far_as_they_are_few(container: Contain
     (container.rootfs / "run/last/inside").mkdir(parents=True)
     done = container.run("chroot", "busybox", "ls", "/run/last")
     assert (done.returncode, done.stdout.decode().strip()) == (0, found)
-    assert done.stderr.startswith(b"start.sh: not all of the image's /run is shown") == (not found)
+    assert done.stderr.startswith(b"start.sh: the image's /run is copied only in part") == (not found)
 
 
 def test_all_devices_are_there_when_asked_for(container: Container) -> None:

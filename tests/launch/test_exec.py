@@ -116,7 +116,7 @@ def test_nothing_runs(container: Container, runtime: str) -> None:
     done = container.run("", "--exec", "true", by=runtime)
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr.decode() == (
-        f"start.sh: nothing runs from {container.directory}: start it first, {container.script} --detach\n"
+        f"start.sh: nothing runs from {container.directory}: start it with {container.script} --detach\n"
     )
 
 
@@ -146,7 +146,7 @@ def test_what_belongs_to_the_start_is_refused(container: Container, option: str)
     name = option.partition("=")[0]
     assert done.returncode == 125
     assert done.stderr.decode() == (
-        f"start.sh: {name} has to be given when a session starts: --exec goes by the session's\n"
+        f"start.sh: --exec takes {name} from the session: leave it out, or use it when the session starts\n"
     )
 
 
@@ -200,7 +200,10 @@ def test_somebody_else_s_session_is_not_joined(container: Container) -> None:
     need_root()
     with session(container, "chroot", "sh", "-c", LOOP) as main:
         done = container.run("", "--exec", "true", by="proot")
-        assert (done.returncode, done.stderr) == (125, f"start.sh: session {main.pid} is somebody else's\n".encode())
+        assert (done.returncode, done.stderr) == (
+            125,
+            f"start.sh: session {main.pid} belongs to another user\n".encode(),
+        )
 
 
 def test_it_waits_for_a_session_that_starts(container: Container, runtime: str) -> None:
@@ -241,7 +244,7 @@ def test_another_user_needs_an_id(container: Container) -> None:
         done = container.run("", "--exec", "--user", "joe", "true", by="userns")
         assert (done.returncode, done.stderr.decode()) == (
             125,
-            f"start.sh: session {main.pid} has the one id of root: start it with --user joe to have that user inside\n",
+            f"start.sh: session {main.pid} has one id, which is root's: start another session with --user joe\n",
         )
 
 

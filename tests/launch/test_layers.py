@@ -116,7 +116,7 @@ def test_proot_says_that_a_bind_can_be_written_to(container: Container, place: P
     done = container.run("proot", "true")
     assert (done.returncode, done.stderr.decode()) == (
         0,
-        f"start.sh: proot can't bind read-only: what runs can write to {place}\n",
+        f"start.sh: proot can't bind read-only: programs in the container can write to {place}\n",
     )
 
 
@@ -237,5 +237,5 @@ def test_without_namespaces_it_is_refused(container: Container) -> None:
         done = container.run("chroot", "--no-namespace", option, "true")
         assert (done.returncode, done.stderr.decode()) == (
             125,
-            "start.sh: --no-namespace mounts nothing: it has no --read-only and no --ephemeral\n",
+            "start.sh: --no-namespace mounts nothing: leave out --read-only and --ephemeral\n",
         )

@@ -115,8 +115,8 @@ def test_a_dir_without_a_filter_says_what_guests_see(container: Container, place
     done = container.run("proot", "true")
     facts = (container.directory / ".provision/proot-facts").read_text().splitlines()
     lines = done.stderr.decode().splitlines()
-    says = "start.sh: this proot shows programs files of the host, and DIR has no filter for it: --runtime userns shows"
-    assert lines == ([f"{says} none"] if facts[1] != "0" else [])
+    says = "start.sh: with this proot, programs inside can see files of this machine, and DIR has no filter for that"
+    assert lines == ([f"{says}: use --runtime userns"] if facts[1] != "0" else [])
 
 
 def test_without_a_helper_programs_of_the_host_are_asked(container: Container) -> None:
@@ -130,7 +130,7 @@ def test_without_a_helper_programs_of_the_host_are_asked(container: Container) -
     done = container.run("proot", "true")
     assert done.returncode == 0
     # A host whose own programs use none of these calls can't tell.
-    assert done.stderr == b"" or (with_helper != "0" and b"shows programs files of the host" in done.stderr)
+    assert done.stderr == b"" or (with_helper != "0" and b"can see files of this machine" in done.stderr)
     assert not facts.exists()
 
 

@@ -64,7 +64,7 @@ def test_what_runs_from_it_is_stopped(container: Container, runtime: str, shell:
         "",
     ]
     (line,) = done.stderr.decode().splitlines()
-    assert "is read-only: nothing says how" in line
+    assert "has no record and can't be joined" in line
 
 
 def test_what_ignores_the_polite_signal_is_killed(container: Container, runtime: str) -> None:

@@ -140,7 +140,7 @@ def test_others_sessions_are_not_stopped(container: Container) -> None:
         process.stdout.readline()
         done = container.run("proot", "--stop")
         assert done.returncode == 125
-        assert done.stderr.decode() == f"start.sh: can't stop {process.pid}, which is somebody else's\n"
+        assert done.stderr.decode() == f"start.sh: can't stop {process.pid}, which belongs to another user\n"
         process.terminate()
         process.wait(60)
 
@@ -153,7 +153,7 @@ def test_detached_it_goes_on_and_writes_a_log(container: Container, runtime: str
     log = container.directory / ".provision/log"
     pid = int(started.stdout)
     assert started.returncode == 0
-    assert started.stderr.decode() == f"start.sh: it runs as process {pid}, and writes to {log}\n"
+    assert started.stderr.decode() == f"start.sh: it runs as process {pid}, and its output goes to {log}\n"
     wait_until(lambda: b"wrong" in log.read_bytes())
     assert [(int(session[0]), session[1]) for session in listed(container, runtime)] == [(pid, runtime)]
     assert os.getsid(pid) != os.getsid(0)
@@ -201,7 +201,7 @@ def test_the_log_of_a_directory_that_cannot_be_written(container: Container, pla
         os.chown(path, 0, 0, follow_symlinks=False)
     env = {**starter("proot")["env"], "TMPDIR": str(place / "tmp")}
     message = container.run("proot", "--detach", "sh", "-c", "echo said", env=env).stderr.decode()
-    log = Path(re.sub(r".* writes to (.*)\n", r"\1", message))
+    log = Path(re.sub(r".* output goes to (.*)\n", r"\1", message))
     assert log.parent == place / "tmp"
     wait_until(lambda: log.read_bytes() == b"said\n")
 
@@ -296,6 +296,6 @@ def test_a_detached_user_can_open_the_log(container: Container, shell: str) -> N
     command = "echo one >/dev/stdout; echo two >/dev/stderr; sleep 0.2; echo three"
     done = container.run("chroot", "--detach", "--user=joe", "sh", "-c", command, shell=SHELLS[shell])
     assert done.returncode == 0, done
-    name = done.stderr.decode().rpartition(" writes to ")[2].strip()
+    name = done.stderr.decode().rpartition(" output goes to ")[2].strip()
     wait_until(lambda: b"three" in Path(name).read_bytes())
     assert Path(name).read_bytes() == b"one\ntwo\nthree\n"

@@ -77,7 +77,7 @@ def test_nothing_takes_the_place_of_the_root(container: Container, place: Path, 
     done = container.run(runtime, "--bind", f"{source}:{destination}", "--workdir", "/made", "true")
     assert done.returncode == 125
     assert done.stderr.decode() == (
-        f"start.sh: can't bind {source} on the root, {destination}: name a place below it\n"
+        f"start.sh: can't bind {source} on the container's root, {destination}: name a directory below it\n"
     )
     assert list(source.iterdir()) == []
     assert container.run(runtime, "--bind", "/", "true").returncode == 125

@@ -106,7 +106,7 @@ def test_what_is_remembered_of_proot_is_forgotten_when_it_stops_working(containe
     assert done.stderr, done
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         125,
-        b"start.sh: proot has stopped working here: start again, and another runtime is taken if there is one",
+        b"start.sh: proot can't start programs any more: start again, to use another runtime if one works",
     )
     assert not facts.exists()
     assert in_no_exec_tmp(container, "sh", "-c", "exit 7").returncode == 7
@@ -123,7 +123,7 @@ def test_a_command_that_fails_where_nobody_reports_is_no_failure_of_proot(place:
     target.script.write_text(script.replace("    find_reporter\n", "    reporter='' report=''\n"))
     for _ in range(2):
         done = target.run("proot")
-        assert (done.returncode, b"stopped working" in done.stderr) == (1, False), done
+        assert (done.returncode, b"can't start programs any more" in done.stderr) == (1, False), done
         assert facts.exists(), "the trial that came after the failure went well"
 
 
@@ -171,7 +171,7 @@ def test_where_user_namespaces_are_refused_too_both_are_named(container: Contain
         [
             "start.sh: not userns: the kernel refuses user namespaces, or unshare or mount is missing",
             "start.sh: not proot: it can't start",
-            "start.sh: proot can't start here, and user namespaces don't work: provision doctor says more",
+            "start.sh: proot can't start here, and user namespaces don't work: run provision doctor",
         ],
     )
 
@@ -184,11 +184,11 @@ def test_a_proot_that_shows_files_of_the_host_comes_last(container: Container) -
     name, said = tell(container)
     assert (name, said) == (
         "unshare",
-        "start.sh: not proot: it shows programs files of the host, and DIR has no filter for it\n",
+        "start.sh: not proot: programs inside could see files of this machine, and DIR has no filter for that\n",
     )
     name, said = tell(container, shell=without_namespaces())
     assert name == "proot"
-    assert "this proot shows programs files of the host" in said.splitlines()[-1]
+    assert "programs inside can see files of this machine" in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("runtime", ["proot", "userns"])

@@ -131,7 +131,7 @@ def test_without_a_socket_it_says_what_to_run(
         caller["PREFIX"] = f"{home}/files/usr"
     done = container.run(runtime, *options, "true", env={**starter(runtime)["env"], **caller})
     assert done.returncode == 125
-    assert f"{options[0]}: it needs a program on this machine" in done.stderr.decode()
+    assert f"{options[0]}: no socket of its server was found on this machine" in done.stderr.decode()
     assert f"Run: {program}" in done.stderr.decode()
 
 

@@ -128,8 +128,7 @@ def test_systemd_is_refused_in_words(container: Container, runtime: str, path: s
         done = container.run(runtime, *words)
         assert (done.returncode, done.stdout) == (125, b"")
         assert done.stderr == (
-            b"start.sh: systemd can't run here, it needs a machine of its own: "
-            b"start the program of a service, or --shell\n"
+            b"start.sh: systemd can't run in this container: start the program of a service instead, or use --shell\n"
         )
     assert container.run(runtime, "/usr/lib/systemd/systemd", "--version").returncode != 125
 

@@ -91,7 +91,7 @@ def test_a_place_for_them_that_is_no_directory_is_refused(container: Container, 
     done = container.run("proot", "true", env={**env, "PATH": f"{without}:{env['PATH']}"})
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr.decode() == (
-        f"start.sh: {target} is no directory, but proot's place for hard links: move it away\n"
+        f"start.sh: {target} is not a directory, and proot needs that name for hard links: move it away\n"
     )
 
 
@@ -105,7 +105,7 @@ def test_they_follow_a_directory_that_has_moved(linked: Container, place: Path, 
     done = moved.run("proot", "true", env=env, shell=shell)
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr.decode() == (
-        f"start.sh: DIR was at {linked.directory}: hard links that were made inside follow it\n"
+        f"start.sh: DIR was moved from {linked.directory}: changing the hard links that were made inside\n"
     )
     assert {name: (moved.rootfs / name).read_text() for name in LINKED} == dict.fromkeys(LINKED, "a")
     assert {target.rpartition("/")[0] for target in targets(moved)} == {f"{moved.rootfs}/.l2s"}
@@ -231,11 +231,12 @@ def test_nothing_is_led_elsewhere_while_something_runs(linked: Container, place:
         done = moved.run("proot", "true", env={**env, "PROVISION_TEST_LINK_TENTHS": "1"})
         assert (done.returncode, done.stdout) == (125, b"")
         assert done.stderr.decode() == (
-            "start.sh: DIR was moved while it was used, and proot's links have to follow: --stop ends it\n"
+            "start.sh: DIR was moved while a session ran, and its hard links have to be changed: "
+            "end the session with --stop\n"
         )
         assert targets(moved) == before
         running.stdin.close()
-    assert "follow it" in start(moved, env)
+    assert "changing the hard links" in start(moved, env)
 
 
 def test_starts_at_the_same_time_lead_them_once(linked: Container, place: Path) -> None:
@@ -262,7 +263,8 @@ def test_printing_moves_nothing_and_says_so(linked: Container, place: Path) -> N
     done = moved.run("proot", "--print", "true", env=env)
     assert done.returncode == 0
     assert done.stderr.decode() == (
-        f"start.sh: DIR was at {linked.directory}: start it once for its hard links to be found\n"
+        f"start.sh: DIR was moved from {linked.directory}, and its hard links still point there: "
+        "start it once without --print\n"
     )
     assert targets(moved) == before
 

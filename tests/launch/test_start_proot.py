@@ -66,7 +66,7 @@ def test_a_proot_that_cannot_work_here_is_explained(container: Container) -> Non
     done = container.run("proot", "true", preexec_fn=lambda: install(missing))
     assert done.returncode in (1, 126, 127, 255)
     assert done.stderr.decode().splitlines()[-1] == (
-        "start.sh: proot itself fails here, in both of its ways: provision doctor says more"
+        "start.sh: proot fails here, with seccomp and without: run provision doctor"
     )
     assert container.run("proot", "false").stderr == b""
 
@@ -81,7 +81,7 @@ def test_that_seccomp_fails_is_said_where_it_does(container: Container, place: P
     command = ("sh", "-c", "kill -SYS $$")
     done = container.run("proot", *command, env=env, preexec_fn=lambda: install(refusing))
     assert done.stderr.decode() == (
-        "start.sh: proot's use of seccomp fails here: try PROOT_NO_SECCOMP=1, in the environment\n"
+        "start.sh: proot's use of seccomp fails here: set PROOT_NO_SECCOMP=1 in the environment\n"
     )
     slow = {**env, "PROOT_NO_SECCOMP": "1"}
     done = container.run("proot", *command, env=slow, preexec_fn=lambda: install(refusing))
@@ -110,4 +110,4 @@ def test_a_failure_runs_no_other_program_of_the_image(container: Container) -> N
 def test_termux_s_directories_need_termux(container: Container) -> None:
     done = container.run("proot", "--termux", "true")
     assert (done.returncode, done.stdout) == (125, b"")
-    assert done.stderr.startswith(b"start.sh: --termux is for Termux")
+    assert done.stderr.startswith(b"start.sh: --termux works in Termux only")

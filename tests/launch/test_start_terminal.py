@@ -111,7 +111,7 @@ def test_a_second_control_c_ends_what_ignores_it(
     screen = terminal(f"/{name}", shell=SHELLS[shell])
     screen.until(b"ready")
     screen.type(b"\x03")
-    screen.until(b"start.sh: what runs ignores Ctrl-C: press it again to end it")
+    screen.until(b"start.sh: the program ignores Ctrl-C: press it again to end it")
     screen.type(b"\x03")
     if screen.ends_within(3):
         assert screen.end() in status

@@ -53,7 +53,7 @@ def test_small_tools_are_enough(
     if not has_helper:
         shown = without_helper(container).run(runtime, "true", shell=shell, env=small_tools).stderr
         if runtime == "proot":
-            assert shown == b"" or b"this proot shows programs files of the host" in shown
+            assert shown == b"" or b"programs inside can see files of this machine" in shown
         else:
             # Their setpriv can't drop capabilities.
             assert b"root keeps all capabilities" in shown
@@ -170,7 +170,7 @@ def test_each_program_that_it_calls_may_be_a_small_one(
 def test_becoming_a_user_needs_a_chroot_that_can(container: Container, small_tools: dict[str, str]) -> None:
     done = container.run("chroot", "--user", "joe", "true", shell=[small_tools["PATH"] + "/sh"], env=small_tools)
     assert done.returncode == 125
-    assert done.stderr == b"start.sh: this chroot can't become user 1000: install GNU coreutils\n"
+    assert done.stderr == b"start.sh: this machine's chroot can't switch to user 1000: install GNU coreutils\n"
 
 
 def test_children_are_found_without_the_kernels_list(container: Container, runtime: str) -> None:

@@ -38,7 +38,7 @@ def test_an_entrypoint_that_never_becomes_another_user_ends(container: Container
         (container.rootfs / "entry").rename(container.rootfs / "docker-entrypoint.sh")
         words = ["--entrypoint", "", "--", "/docker-entrypoint.sh", "id"]
     done = container.run("userns", *words)
-    assert done.stderr.startswith(b"start.sh: it starts itself again without end")
+    assert done.stderr.startswith(b"start.sh: the entrypoint starts itself again without end")
     assert b"--ids many" in done.stderr
     assert (done.returncode, done.stdout) == (125, b"")
     assert container.output("", "--list", by="userns") == b""

@@ -78,8 +78,8 @@ def test_helpers(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ('{\n "auths": {,}}', r"config.json is not JSON: .* \(line 2\)"),
-        ("[]", "not one JSON object"),
-        ('"secret"', "not one JSON object"),
+        ("[]", "not a JSON object"),
+        ('"secret"', "not a JSON object"),
         ("{", "is not JSON"),
         ("[" * 100000, "is not JSON"),
         ('{"auths":\n []}'.replace("[]", "[1]"), r"config.json: auths: not an object \(line 1\)"),

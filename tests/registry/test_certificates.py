@@ -245,8 +245,8 @@ def test_a_certificate_of_the_client_is_shown_to_its_host_alone(
     ("damage", "why"),
     [
         ("no key", "client.cert is a client's certificate without a key: client.key is missing"),
-        ("another key", "can't be used: they are no certificate with its key"),
-        ("rubbish", "can't be used: they are no certificate with its key"),
+        ("another key", "can't be used: they are not a certificate and its key"),
+        ("rubbish", "can't be used: they are not a certificate and its key"),
         ("encrypted", "can't be used"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_whole_blob_that_is_refused_is_sent_in_parts(
     patch = next(request for request in registry.requests if request.method == "PATCH")
     assert patch.headers["Content-Range"] == f"0-{len(DATA) - 1}"
     assert pusher.sent == len(DATA)
-    assert pusher.lines == ["the registry takes no whole blob: sending it in parts"]
+    assert pusher.lines == ["the registry doesn't accept a whole blob: sending it in chunks"]
 
 
 def test_parts_become_smaller_until_they_fit(registry: WritableRegistry, pusher: Pusher, blob: StoredBlob) -> None:
@@ -254,7 +254,7 @@ def test_a_blob_that_was_taken_for_another_is_an_error(
     registry: WritableRegistry, pusher: Pusher, blob: StoredBlob
 ) -> None:
     registry.fail("PUT", UPLOADS, Response(201, b"", {"Docker-Content-Digest": "sha256:" + "0" * 64}))
-    with pytest.raises(NetworkError, match="took the blob"):
+    with pytest.raises(NetworkError, match="stored the blob"):
         pusher.push.push_blob(blob)
 
 

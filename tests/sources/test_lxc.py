@@ -369,7 +369,7 @@ def test_a_lock_of_another_image(place: Place) -> None:
     ("line", "why"),
     [
         ('"linux/amd64" = "x"', "files: not a table of path and size (line 8)"),
-        ('"linux/amd64" = { path = "../x", size = 1 }', "has a path that can't be used: '../x'"),
+        ('"linux/amd64" = { path = "../x", size = 1 }', "has an invalid path: '../x'"),
         ('"linux/amd64" = { path = "x", size = -1 }', "not a table of path and size"),
         ('"linux/s390x" = { path = "x", size = 1 }', "files: linux/s390x has no digest in manifests"),
         ("", "not a table of platforms"),

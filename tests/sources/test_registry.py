@@ -163,7 +163,7 @@ def test_entries_without_a_platform_are_for_what_their_configs_say(
     with pytest.raises(NotFound, match=r"nothing for linux/ppc64; it has linux/s390x$"):
         resolved(registry, cache, "linux/ppc64")
     push_index(registry, ("", SBOM))
-    with pytest.raises(MalformedImage, match="no container image but 'application/spdx"):
+    with pytest.raises(MalformedImage, match="not a container image but 'application/spdx"):
         resolved(registry, cache)
 
 
