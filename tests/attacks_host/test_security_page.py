@@ -47,7 +47,7 @@ def protecting_tests() -> dict[str, tuple[str, ...]]:
 
 
 def test_proot_is_said_to_be_no_boundary_before_anything_else() -> None:
-    assert PAGE.startswith("# Security\n\n**proot is no boundary.**")
+    assert PAGE.startswith("# Security\n\n**proot is not a security boundary.**")
 
 
 def test_the_table_has_the_threats_that_matter() -> None:
@@ -66,7 +66,7 @@ def test_a_cell_is_yes_by_something_that_a_test_holds_or_no(threat: str, runtime
 
 def test_all_that_are_named_exist_where_they_are_said_to_be() -> None:
     files: dict[str, set[str]] = {}
-    for name in re.findall(r"`(test_\w+(?:\.py)?)`", PAGE.split("## The tests behind each yes")[1]):
+    for name in re.findall(r"`(test_\w+(?:\.py)?)`", PAGE.split("## The tests for each yes")[1]):
         if name.endswith(".py"):
             current = files.setdefault(name, set())
             assert (HERE / name).exists(), name

@@ -167,7 +167,7 @@ def test_control_c_ends_what_ignores_it(container: Container, terminal: Callable
     screen = terminal(f"/{name}")
     screen.until(b"ready")
     screen.type(b"\x03")
-    screen.until(b"start.sh: what runs ignores Ctrl-C: press it again to end it")
+    screen.until(b"start.sh: the program ignores Ctrl-C: press it again to end it")
     screen.type(b"\x03")
     assert not screen.ends_within(0.5)
     screen.type(b"\x03")
