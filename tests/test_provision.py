@@ -244,7 +244,7 @@ def test_dns_of_the_command_line_goes_before_the_profiles(registry: ScriptedRegi
 
 
 def test_errors_are_provision_errors(registry: ScriptedRegistry, tmp_path: Path) -> None:
-    with pytest.raises(ProvisionError, match="has no tag"):
+    with pytest.raises(ProvisionError, match="is not found"):
         job(registry, Plan(tmp_path / "dir", AMD64, OPTIONS), tmp_path / "cache")
     assert os.listdir(tmp_path) == []
 

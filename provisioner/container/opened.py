@@ -14,7 +14,7 @@ from provisioner.container.access import look_errors, open_folder
 from provisioner.container.record import Record
 from provisioner.container_files import OWNERSHIP_RECORD, RECORD, looks_provisioned
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, NotFound, ProvisionError, TargetExists
-from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
+from provisioner.filesystem.descriptors import DIRECTORY, DIRECTORY_LOCATION, closing_descriptor
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.terminal.escaping import printable
@@ -43,7 +43,7 @@ class OpenedContainer(NamedTuple):
 
     def check_ownership_record(self) -> None:
         """Raise MachineError where there is no ownership record, or none that this user may read."""
-        if not (_is_file(self.folder, OWNERSHIP_RECORD) and os.access(OWNERSHIP_RECORD, os.R_OK, dir_fd=self.folder)):
+        if not os.access(OWNERSHIP_RECORD, os.R_OK, dir_fd=self.folder):
             raise MachineError(f"{self.shown} has no record of owners", PROVISION_ELSEWHERE)
 
 
@@ -63,7 +63,7 @@ def opened_container(
         try:
             if len(found.missing) > 1:
                 raise FileNotFoundError
-            top = os.open(name, DIRECTORY, dir_fd=found.directory)
+            top = _open(name, found.directory, directory, trust)
         except FileNotFoundError:
             raise _no_container(directory, shown) from None
         except NotADirectoryError:
@@ -79,6 +79,19 @@ def opened_container(
             if not has_one:
                 raise _no_container(directory, shown)
             yield OpenedContainer(directory, shown, top, folder)
+
+
+def _open(name: str, parent: int, path: Path, trust: TrustedDirectories) -> int:
+    """Open the directory `name` in an open one; `path` is its path.
+
+    Raises Untrusted for another user's that may not be read, and OSError.
+    """
+    try:
+        return os.open(name, DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        with closing_descriptor(os.open(name, DIRECTORY_LOCATION, dir_fd=parent)) as location:
+            open_folder(location, path, trust)
+        raise
 
 
 def _no_container(directory: Path, shown: str) -> ProvisionError:

@@ -184,7 +184,8 @@ def test_a_directory_that_a_symlink_leads_to(directory: Path, command: str, tmp_
 
 def test_a_directory_in_a_directory(directory: Path, registry: ScriptedRegistry) -> None:
     """The inner one is a part of the outer one's files, and stays as it is; or is updated alone."""
-    inner = make(registry, directory / "rootfs/home/inner")
+    inner = directory / "rootfs/home/inner"
+    shutil.move(make(registry, directory.with_name("inner")), inner)  # none is made there
     (inner / "rootfs/home/mine").write_bytes(b"mine")
     before = tree_of(inner)
     call("update", directory, 0)

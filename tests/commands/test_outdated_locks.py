@@ -34,8 +34,8 @@ class Client:
 
 def messages_of(digest: Digest | None, capsys: pytest.CaptureFixture[str]) -> str:
     lock = Lock(str(REFERENCE), datetime(2026, 1, 2, tzinfo=UTC), {}, index=OLD)
-    with report_moved_tag(lock, cast(Any, Client(digest)), REFERENCE, Console()):
-        pass
+    with report_moved_tag(lock, cast(Any, Client(digest)), REFERENCE, Console()) as start:
+        start()
     return capsys.readouterr().err
 
 

@@ -81,7 +81,7 @@ def test_an_index_of_several_that_do_not_say_what_for(registry: ScriptedRegistry
     offers = find_offers(documents, documents.manifest("odd"), Platform("linux", "mips"))
     assert [str(offer.platform) for offer in offers] == ["linux/arm64/v8", "linux/mips"]
     registry.add_manifest("user/x", builders.index([("", sbom)]), OCI_INDEX, "odd")
-    with pytest.raises(MalformedImage, match="no container image"):
+    with pytest.raises(MalformedImage, match="not a container image"):
         find_offers(documents, documents.manifest("odd"))
 
 

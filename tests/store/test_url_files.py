@@ -265,7 +265,7 @@ def test_addresses_that_cannot_be_used(machine: Machine, url: str) -> None:
 
 
 def test_plain_http_needs_a_digest_or_a_word(machine: Machine) -> None:
-    with pytest.raises(UsageError, match="can change what plain http brings"):
+    with pytest.raises(UsageError, match="plain http isn't safe"):
         machine.remote("http://example.invalid/x")
     machine.remote("http://example.invalid/x", insecure=True)
     RemoteFile("http://example.invalid/x", is_verified=True)

@@ -285,7 +285,8 @@ def test_what_is_being_done_is_one_line_which_is_gone_in_the_end(terminal: Termi
     assert elsewhere.getvalue() == ""
 
 
-def test_a_line_is_cut_where_there_are_no_more_columns(terminal: Terminal) -> None:
+def test_a_line_is_cut_where_there_are_no_more_columns(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     Console(stream=terminal.stream).line("layer 1 of 6: 63.3 MB, " + "word " * 30)
     (line,) = terminal.shown().splitlines()
     assert (line[:25], line[-2:], len(line)) == ("layer 1 of 6: 63.3 MB, wo", "w…", 100)
