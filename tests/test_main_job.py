@@ -33,6 +33,7 @@ from tests.support.tools import (
     find_program,
     messages_of,
     need,
+    need_bwrap,
     need_root,
     own,
     provision,
@@ -255,7 +256,7 @@ def test_moved_directory_starts(user_debian: Path, shell: str) -> None:
 
 
 def test_start_without_any_runtime_says_what_to_install(user_debian: Path, place: Path) -> None:
-    need("bwrap")
+    need_bwrap()
     programs = place / "bin"
     programs.mkdir()
     for program in Path("/usr/bin").iterdir():

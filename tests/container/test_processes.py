@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.container.processes import find_processes
+from tests.support.containers import need_user_namespaces
 from tests.support.guests import SCRIPT, guest
 from tests.support.tools import as_user, find_program, need, need_root, own
 from tests.support.waiting import wait_until
@@ -76,6 +77,7 @@ def test_a_program_from_elsewhere_whose_root_is_the_rootfs(directory: Path) -> N
 
 def test_guests_in_user_namespaces(directory: Path) -> None:
     need("unshare", "chroot")
+    need_user_namespaces(by_root=False)
     chroot = find_program("chroot") or ""  # Debian keeps it off the PATH of users
     enter: list[str | Path] = ["unshare", "-U", "-r", "-m", "-p", "-f", "--kill-child", chroot, directory / "rootfs"]
     with guest(*enter, "/bin/sh", "-c", SCRIPT, **as_user()):

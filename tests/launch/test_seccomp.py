@@ -27,7 +27,7 @@ from provisioner.launch.seccomp import container_filter, root_emulation
 from provisioner.launch.syscalls import abis
 from tests.support.libseccomp import native_arch, number
 from tests.support.seccomp_filters import answer_of, install
-from tests.support.tools import as_user, need, provision, user_id
+from tests.support.tools import as_user, need_bwrap, provision, user_id
 
 pytestmark = pytest.mark.slow
 
@@ -393,7 +393,7 @@ def enter(rootfs: Path, *command: str, filter_: Path = Path(os.devnull)) -> subp
 
 
 def test_apt_installs_daemons_with_owners_of_their_own(debian: str, place: Path) -> None:
-    need("bwrap")
+    need_bwrap()
     provision(debian, place / "debian", **as_user(), status=0)
     rootfs, filter_ = place / "debian" / "rootfs", place / "filter"
     filter_.write_bytes(root_emulation(host_platform()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.containers import Container, make_scratch, starter
+from tests.support.containers import Container, make_scratch, need_user_namespaces, starter
 from tests.support.doctor import checks_of, doctor, write_script
 from tests.support.tools import find_program, need, need_root, own, user_id, without_namespaces
 
@@ -65,6 +65,7 @@ def without_root_emulation(container: Container) -> None:
 
 def test_users_get_namespaces_where_a_filter_emulates_root(container: Container) -> None:
     need("proot", "unshare")
+    need_user_namespaces(by_root=False)
     assert tell(container) == ("unshare", "")
     no_namespaces = "start.sh: not userns: the kernel refuses user namespaces, or unshare or mount is missing\n"
     assert tell(container, shell=without_namespaces()) == ("proot", no_namespaces)
@@ -75,6 +76,7 @@ def test_users_get_namespaces_where_a_filter_emulates_root(container: Container)
 @pytest.mark.parametrize("tool", ["usr/local/bin/gosu", "sbin/su-exec"])
 def test_an_image_whose_entrypoint_becomes_another_user_gets_proot(container: Container, tool: str) -> None:
     need("proot", "unshare")
+    need_user_namespaces(by_root=False)
     path = container.rootfs / tool
     path.parent.mkdir(parents=True)
     path.write_text("#!/bin/sh\n")
@@ -178,6 +180,7 @@ def test_where_user_namespaces_are_refused_too_both_are_named(container: Contain
 
 def test_a_proot_that_shows_files_of_the_host_comes_last(container: Container) -> None:
     need("proot", "unshare")
+    need_user_namespaces(by_root=False)
     without_root_emulation(container)
     assert tell(container) == ("proot", "")
     (container.directory / ".provision/proot.bpf").unlink()

@@ -18,7 +18,7 @@ from provisioner.launch.helper_flags import NO_NEW_PRIVS
 from provisioner.launch.static_helper import static_helper
 from provisioner.launch.syscalls import abis
 from tests.support.containers import Container, make_container, starter, static_busybox
-from tests.support.tools import as_user, need, need_root, provision, provision_command, unavailable, user_id
+from tests.support.tools import as_user, need, need_bwrap, need_root, provision, provision_command, unavailable, user_id
 
 CHOWN = ("sh", "-c", "touch /tmp/file && busybox chown 5:6 /tmp/file && busybox stat -c %u:%g /tmp/file")
 
@@ -73,7 +73,7 @@ def test_owners_seem_to_change_in_the_helper_s_filter(container: Container, plac
 
 
 def test_owners_seem_to_change_in_bwrap_s_filter(container: Container) -> None:
-    need("bwrap")
+    need_bwrap()
     without_helper(container)
     assert container.output("userns", *CHOWN) == b"0:0\n"
 

@@ -104,7 +104,8 @@ def test_bsdtar_reads_the_same_names(name: bytes, target: bytes) -> None:
 def read_by_bsdtar(text: bytes) -> list[tarfile.TarInfo]:
     command = ["bsdtar", "-cf", "-", "--format=pax", "--options=pax:hdrcharset=BINARY", "@-"]
     done = subprocess.run(command, input=text, capture_output=True, check=False, cwd="/proc")
-    assert (done.returncode, done.stderr) == (0, b"")
+    remark = b"bsdtar: Removing leading '\\' from member names\n"  # by libarchive 3.7 and later, which leaves it
+    assert (done.returncode, done.stderr.replace(remark, b"")) == (0, b"")
     with tarfile.open(fileobj=io.BytesIO(done.stdout), errors="surrogateescape") as archive:
         return archive.getmembers()
 

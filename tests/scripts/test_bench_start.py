@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from scripts import bench_start
+from tests.support.containers import need_user_namespaces
 from tests.support.tools import need
 
 
 def test_each_runtime_is_measured_side_by_side(capfd: pytest.CaptureFixture[str]) -> None:
     need("busybox", "proot")
+    need_user_namespaces(by_root=False)
     bench_start.main(["2"])
     out, err = capfd.readouterr()
     assert err == ""

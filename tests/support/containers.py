@@ -184,6 +184,8 @@ def make_container(directory: Path, **changed: Any) -> Container:
     for name in ("bin", "usr/bin", "etc", "tmp", "root", "home/joe", "proc"):
         (target.rootfs / name).mkdir(parents=True)
     (directory / ".provision").mkdir()
+    for path in (directory, directory / ".provision"):
+        path.chmod(0o755)  # whatever the umask is
     (directory / ".provision/shm").mkdir()
     (directory / ".provision/shm").chmod(0o1777)
     with closing_descriptor(os.open(directory / ".provision", DIRECTORY)) as folder:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from provisioner.launch.bpf import TRAP, Abi, Argument, Rule, program, refuse
 from tests.support.libseccomp import native_arch, number
-from tests.support.tools import as_user, find_program, need, own, run, user_python
+from tests.support.tools import as_user, find_program, need, need_bwrap, own, run, user_python
 
 FILES = "/data/data/com.termux/files"
 PREFIX, HOME = f"{FILES}/usr", f"{FILES}/home"
@@ -105,7 +105,8 @@ class Jail:
     """
 
     def __init__(self, directory: Path, mode: Literal["errno", "sigsys"] = "errno") -> None:
-        need("bwrap", "dpkg-query", "mksh", "proot", "zstd")
+        need_bwrap()
+        need("dpkg-query", "mksh", "proot", "zstd")
         self._files = directory / "files"
         self.home, self.prefix = self._files / "home", self._files / "usr"
         self._filters = directory / "filters"

@@ -104,6 +104,13 @@ def need(*programs: str) -> None:
             unavailable(f"{program} is missing: apt-get install {PACKAGES.get(program, program)}")
 
 
+def need_bwrap() -> None:
+    """Skip or fail the running test unless bubblewrap works here: in a chroot the kernel refuses its namespaces."""
+    need("bwrap")
+    if subprocess.run(["bwrap", "--dev-bind", "/", "/", "true"], check=False, capture_output=True).returncode:
+        unavailable("bubblewrap can't make namespaces here")
+
+
 def need_root() -> None:
     """Skip or fail the running test unless root runs it."""
     if os.geteuid() != 0:
