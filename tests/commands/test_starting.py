@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support import builders
-from tests.support.containers import SHELLS, static_busybox
+from tests.support.containers import SHELLS, need_user_namespaces, static_busybox
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import as_user, find_program, need, need_root, own, provision, provision_command
 
@@ -371,6 +371,8 @@ def own_directory(path: Path) -> Path:
 
 @pytest.mark.parametrize("runtime", ["proot", "userns"])
 def test_an_exposed_program_keeps_the_umask_and_leaves_no_change_in_the_container(runtime: str, home: Path) -> None:
+    if runtime == "userns":
+        need_user_namespaces(by_root=os.geteuid() == 0)
     options = exposed(home, "sh")
     options["env"]["PROVISION_RUNTIME"] = runtime
     for name in ("one", "two/three", "two"):

@@ -15,7 +15,7 @@ from tests.support.jail import PREFIX
 
 
 def test_programs_that_are_missing_are_named_with_their_packages(tmp_path: Path) -> None:
-    emulators = [f"qemu-{name}-static" for name in QEMU.values()]
+    emulators = [f"qemu-{name}{suffix}" for name in QEMU.values() for suffix in ("-static", "")]
     env = path_without(tmp_path, "proot", "bwrap", "fakeroot", "zstd", *emulators)
     found = checks_of(doctor("--json", tmp_path, env=env))
     packages = {"proot": "proot", "bwrap": "bubblewrap", "fakeroot": "fakeroot", "qemu": "qemu-user-static"}

@@ -94,7 +94,7 @@ def test_a_container_of_another_machine_s_needs_qemu(
     found = checks_of(doctor("--json", directory))
     assert f"by qemu-{name}-static" in found["platform"]["detail"]
     assert found["start.sh"]["detail"].partition(";")[0] == "starts with proot"
-    done = doctor("--json", directory, env=path_without(tmp_path, f"qemu-{name}-static"))
+    done = doctor("--json", directory, env=path_without(tmp_path, f"qemu-{name}-static", f"qemu-{name}"))
     found = checks_of(done)
     assert done.returncode == 7
     assert (found["platform"]["state"], found["start.sh"]["state"]) == ("no", "no")

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from provisioner.errors import MachineError
@@ -88,6 +88,7 @@ def test_a_record_of_an_older_version_has_no_digests() -> None:
 def test_bsdtar_reads_the_same_names(name: bytes, target: bytes) -> None:
     """The names are compared in an archive that bsdtar makes, since its list doesn't show all bytes."""
     need("bsdtar")
+    assume(not name.startswith(b"\\"))  # libarchive 3.7 and later leave it out
     inner = mtree.format_entry(MtreeEntry(b"inner", Kind.FILE, 0o644, 0, 0))
     text = record(
         mtree.format_entry(MtreeEntry(name, Kind.DIRECTORY, 0o700, 1, 2)),
@@ -104,8 +105,7 @@ def test_bsdtar_reads_the_same_names(name: bytes, target: bytes) -> None:
 def read_by_bsdtar(text: bytes) -> list[tarfile.TarInfo]:
     command = ["bsdtar", "-cf", "-", "--format=pax", "--options=pax:hdrcharset=BINARY", "@-"]
     done = subprocess.run(command, input=text, capture_output=True, check=False, cwd="/proc")
-    remark = b"bsdtar: Removing leading '\\' from member names\n"  # by libarchive 3.7 and later, which leaves it
-    assert (done.returncode, done.stderr.replace(remark, b"")) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, b"")
     with tarfile.open(fileobj=io.BytesIO(done.stdout), errors="surrogateescape") as archive:
         return archive.getmembers()
 

@@ -22,6 +22,7 @@ from provisioner.rootfs.berkeley import read_berkeley
 from provisioner.rootfs.packages import PackagedContent, Packages, read_defaults, read_owned_paths, read_packages
 from provisioner.rootfs.rpm import parse_header, read_rpm_packages
 from provisioner.rootfs.tree import Tree
+from tests.support.containers import need_user_namespaces
 from tests.support.tools import find_program, need, run, unavailable
 
 APT = {
@@ -129,6 +130,8 @@ def rpm_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("rpmbuild", "-bb", "--quiet", *define, place / "spec", env={**os.environ, "HOME": str(place)})
     (place / "root").mkdir()
     options = ("--root", str(place / "root"), "--dbpath", "/var/lib/rpm", "--define", "_db_backend sqlite")
+    if os.geteuid() != 0:
+        need_user_namespaces(by_root=False)  # in which rpm changes its root
     run("rpm", *options, "-i", "--nodeps", *sorted(place.glob("noarch/*.rpm")))
     return place / "root/var/lib/rpm/rpmdb.sqlite"
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from tests.support import builders
-from tests.support.containers import starter
+from tests.support.containers import need_user_namespaces, starter
 from tests.support.host_packages import host_layer
 from tests.support.package_managers import DEPENDENCIES, PackageManager, in_container, regular_files
 from tests.support.tools import need, run
@@ -68,6 +68,8 @@ class Dnf(PackageManager):
         root = self.workshop / "root"
         root.mkdir()
         database = ("--dbpath", "/var/lib/rpm", "--define", "_db_backend sqlite")
+        if os.geteuid() != 0:
+            need_user_namespaces(by_root=False)  # in which rpm changes its root
         run("rpm", "--root", root, *database, "-i", "--nodeps", *packages)
         installed = regular_files(root)
         shutil.rmtree(root)
