@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,6 +56,16 @@ def counting(name: str) -> str:
     return f"n=0; trap 'n=$((n + 1)); echo got $n' {name}; echo ready; while [ $n -lt 3 ]; do sleep 0.02; done; exit 5"
 
 
+def assert_three_signals_arrive(process: subprocess.Popen[bytes]) -> None:
+    """Send SIGTERM three times to a start.sh whose guest counts them, and ends then."""
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    for number in range(1, 4):
+        process.terminate()
+        assert process.stdout.readline() == b"got %d\n" % number
+    assert process.wait(60) == 5
+
+
 @pytest.mark.parametrize("has_helper", [True, False])
 @pytest.mark.parametrize("has_list", [True, False])
 def test_each_signal_reaches_the_guest(
@@ -66,12 +77,7 @@ def test_each_signal_reaches_the_guest(
     if not has_helper:
         without_helper(container)
     with container.running(runtime, "sh", "-c", counting("TERM"), shell=shell, env=env) as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"ready\n"
-        for number in range(1, 4):
-            process.terminate()
-            assert process.stdout.readline() == b"got %d\n" % number
-        assert process.wait(60) == 5
+        assert_three_signals_arrive(process)
 
 
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM", "USR1"])
@@ -114,12 +120,7 @@ def test_what_is_started_with_exec_gets_it(container: Container, runtime: str, s
         assert session.stdout
         session.stdout.readline()
         with container.running("", "--exec", "sh", "-c", counting("TERM"), shell=shell, **user_of(runtime)) as process:
-            assert process.stdout
-            assert process.stdout.readline() == b"ready\n"
-            for number in range(1, 4):
-                process.terminate()
-                assert process.stdout.readline() == b"got %d\n" % number
-            assert process.wait(60) == 5
+            assert_three_signals_arrive(process)
         container.run("", "--stop", shell=shell, by=runtime)
         assert session.wait(60) == 143
 
