@@ -8,12 +8,15 @@ def main() -> int:
     try:
         import signal
 
-        from provisioner.signals import raise_on
+        from provisioner.signals import forget_waiting, raise_on
 
-        raise_on(signal.SIGINT)
-        from provisioner import cli
+        try:
+            raise_on(signal.SIGINT)
+            from provisioner import cli
 
-        return cli.main()
+            return cli.main()
+        finally:
+            forget_waiting()
     except KeyboardInterrupt:
         sys.stderr.write("provision: interrupted\n")
         return 130

@@ -1,16 +1,35 @@
 """Signals as exceptions: SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise Terminated.
 
-None is raised while a module is being imported: Python runs callbacks then, and ignores what is raised in them, so that
-the run would go on. Such a signal is raised a moment later.
+Python raises them between any two steps of the program. After two kinds of steps that would do harm, and they wait:
+
+- In an import, a callback of a weak reference or a `__del__`: Python ignores what is raised there, and the run would
+  go on.
+- In the rooms that make files and have descriptors: a directory that has just been made isn't known to the code yet
+  that would remove it, and a descriptor that has just been closed would be closed once more.
+
+What hides the exception of a signal, as an error in cleaning up, doesn't end the matter: it is raised again.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import time
+from collections.abc import Callable
 from types import FrameType
 
 _AGAIN_SECONDS = 0.003
-"""How long a signal waits that has arrived during an import, before it is looked at again."""
+"""How long a signal waits before it is looked again whether its exception can be raised."""
+_PATIENCE_SECONDS = 0.5
+"""How long a signal waits for the rooms of files: they may be at work on many, or wait for another process."""
+_HIDDEN_SECONDS = 0.05
+"""How long after its exception was raised it is looked whether that is being handled."""
+_OF_WEAK = ("/weakref.py", "/_weakrefset.py")
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
+_ROOMS_OF_FILES = ("container", "exports", "filesystem", "maintenance", "ownership", "rootfs", "store")
+_ROOMS_FOR_ALL = ("terminal",)
+"""The rooms that those of files call, for what they are doing."""
 
 
 class Terminated(BaseException):
@@ -37,19 +56,57 @@ def forget_waiting() -> None:
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
-    """Raise the exception of a signal, or try again later. While one waits, another one is raised at once."""
-    if _is_importing(frame) and not any(signal.getitimer(signal.ITIMER_REAL)):
-        signal.signal(signal.SIGALRM, lambda _, later: _receive(number, later))
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
-        return
-    forget_waiting()
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise Terminated(number)
+    """Raise the exception of a signal, now or later. While one waits or is being handled, another is raised at once."""
+    is_second = any(signal.getitimer(signal.ITIMER_REAL))
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+
+    def raise_or_wait(frame: FrameType | None) -> None:
+        if not is_second and (_is_ignored_in(frame) or (_is_of_files(frame) and time.monotonic() < deadline)):
+            _call_later(_AGAIN_SECONDS, raise_or_wait)
+            return
+        _call_later(_HIDDEN_SECONDS, raise_if_hidden)
+        # Nothing may refer to it: what it has interrupted is cleaned up when it is gone, at the latest.
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+    def raise_if_hidden(frame: FrameType | None) -> None:
+        if _is_being_handled():
+            _call_later(_HIDDEN_SECONDS, raise_if_hidden)
+        else:
+            raise_or_wait(frame)
+
+    raise_or_wait(frame)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    """Return whether a frame belongs to the import system, or was called by it."""
-    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+def _call_later(seconds: float, function: Callable[[FrameType | None], None]) -> None:
+    """Call a function in the main thread, with its frame then."""
+    signal.signal(signal.SIGALRM, lambda _, frame: function(frame))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _is_ignored_in(frame: FrameType | None) -> bool:
+    """Return whether Python ignores what is raised in a frame: in an import, a callback of weakref or a `__del__`."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if frame.f_code.co_name == "__del__" or name.startswith("<frozen importlib") or name.endswith(_OF_WEAK):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
+
+
+def _is_of_files(frame: FrameType | None) -> bool:
+    """Return whether a frame is of a room that makes files, or of a function of no room that one has called."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_PACKAGE):
+            room, slash, _ = frame.f_code.co_filename.removeprefix(_PACKAGE).partition(os.sep)
+            if slash and room not in _ROOMS_FOR_ALL:
+                return room in _ROOMS_OF_FILES
+        frame = frame.f_back
+    return False
+
+
+def _is_being_handled() -> bool:
+    """Return whether the program is in an `except`, a `finally` or an `__exit__` that a signal has led to."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated):
+        error = error.__context__
+    return error is not None

@@ -1,0 +1,159 @@
+"""Signals become exceptions at moments when these do no harm, and none is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from provisioner.container.staging import Staging
+from provisioner.exports.output_file import output_file
+from provisioner.filesystem.locks import lock
+from provisioner.signals import Terminated, forget_waiting, raise_on
+from provisioner.store.cache_directory import CacheDirectory
+from provisioner.store.prune import in_use
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """Let signals raise exceptions, and put back what they did before."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    forget_waiting()  # pytest's own timer for this test
+    raise_on(signal.SIGINT, signal.SIGTERM)
+    yield
+    forget_waiting()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def wait(seconds: float = 2.0) -> None:
+    """Wait for the exception of a signal, at a place where it can be raised."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+@contextmanager
+def raises(error: type[BaseException]) -> Iterator[None]:
+    """Expect the exception of a signal, as the end of a run does."""
+    with pytest.raises(error):
+        yield
+    forget_waiting()
+
+
+def arrives(work: Callable[[Path], None], place: Path, step: int) -> bool:
+    """Return False if `work` ends before this many functions that it calls have ended; else SIGINT arrives then."""
+    steps = iter(range(step, -1, -1))
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event in ("return", "c_return") and next(steps) == 0:
+            sys.setprofile(None)
+            handler = signal.getsignal(signal.SIGINT)
+            assert callable(handler)
+            handler(signal.SIGINT, frame)
+
+    sys.setprofile(profile)
+    try:
+        work(place)
+    finally:
+        sys.setprofile(None)
+    if next(steps, None) is None:
+        wait()
+    return False
+
+
+def stage(place: Path) -> None:
+    with Staging(place / "above/dir"):
+        time.sleep(0.005)
+
+
+def write_archive(place: Path) -> None:
+    with output_file(str(place / "archive")) as file:
+        os.write(file, b"x")
+        time.sleep(0.005)
+    os.unlink(place / "archive")
+
+
+def use_cache(place: Path) -> None:
+    with in_use(CacheDirectory(place / "cache")):
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("work", [stage, write_archive, use_cache])
+def test_after_any_step_a_signal_is_raised_and_leaves_nothing(work: Callable[[Path], None], tmp_path: Path) -> None:
+    work(tmp_path)  # which imports what it needs
+    step, has_arrived = 0, True
+    while has_arrived:
+        try:
+            has_arrived = arrives(work, tmp_path, step)
+        except KeyboardInterrupt:
+            has_arrived = True
+        forget_waiting()
+        left = [path.name for path in tmp_path.rglob("*") if path.name not in ("archive", "cache", "runs")]
+        assert (step, left) == (step, [])
+        step += 1
+    assert step > 30
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_what_hides_a_signal_does_not_end_the_matter(number: signal.Signals, error: type[BaseException]) -> None:
+    def hide() -> None:
+        with suppress(OSError):
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                os.close(-1)
+
+    hide()
+    with raises(error):
+        wait()
+
+
+def test_a_signal_is_raised_once_however_long_its_handling_takes() -> None:
+    done = []
+    with raises(KeyboardInterrupt):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            with suppress(ValueError):
+                try:
+                    raise ValueError
+                finally:
+                    wait(0.3)
+                    done.append(True)
+    assert done
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_what_python_ignores_is_raised_behind_it(number: signal.Signals) -> None:
+    class Deleted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            wait(0.02)
+            done.append(True)
+
+    done: list[bool] = []
+    with raises(KeyboardInterrupt if number == signal.SIGINT else Terminated):
+        _ = Deleted()
+        del _
+        wait()
+    assert done
+
+
+def test_who_waits_for_a_file_does_not_wait_on_after_a_signal(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as first, (tmp_path / "file").open("wb") as second:
+        lock(first)
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with raises(KeyboardInterrupt):
+            lock(second)
+        timer.join()
