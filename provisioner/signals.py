@@ -4,8 +4,8 @@ Python raises them between any two steps of the program. After two kinds of step
 
 - In an import, a callback of a weak reference or a `__del__`: Python ignores what is raised there, and the run would
   go on.
-- In the rooms that make files and have descriptors: a directory that has just been made isn't known to the code yet
-  that would remove it, and a descriptor that has just been closed would be closed once more.
+- In the rooms that make files and processes: a directory that has just been made isn't known to the code yet that
+  would remove it, and a descriptor that has just been closed would be closed once more.
 
 What hides the exception of a signal, as an error in cleaning up, doesn't end the matter: it is raised again.
 """
@@ -21,15 +21,16 @@ from types import FrameType
 
 _AGAIN_SECONDS = 0.003
 """How long a signal waits before it is looked again whether its exception can be raised."""
-_PATIENCE_SECONDS = 0.5
-"""How long a signal waits for the rooms of files: they may be at work on many, or wait for another process."""
+_PATIENCE_SECONDS = 1.0
+"""How long a signal waits for these rooms: they may be at work on many files, or wait for another process."""
 _HIDDEN_SECONDS = 0.05
 """How long after its exception was raised it is looked whether that is being handled."""
 _OF_WEAK = ("/weakref.py", "/_weakrefset.py")
 _PACKAGE = os.path.join(os.path.dirname(__file__), "")
-_ROOMS_OF_FILES = ("container", "exports", "filesystem", "maintenance", "ownership", "rootfs", "store")
-_ROOMS_FOR_ALL = ("terminal",)
-"""The rooms that those of files call, for what they are doing."""
+_OF_FILES = ("container/", "exports/", "filesystem/", "maintenance/", "ownership/", "rootfs/", "store/")
+_OF_PROCESSES = ("layers/file_writer", "layers/workers")
+_FOR_ALL = ("archives/", "image/", "terminal/")
+"""The rooms that count as the room which has called them."""
 
 
 class Terminated(BaseException):
@@ -61,7 +62,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
 
     def raise_or_wait(frame: FrameType | None) -> None:
-        if not is_second and (_is_ignored_in(frame) or (_is_of_files(frame) and time.monotonic() < deadline)):
+        if not is_second and (_is_ignored_in(frame) or (_is_delicate(frame) and time.monotonic() < deadline)):
             _call_later(_AGAIN_SECONDS, raise_or_wait)
             return
         _call_later(_HIDDEN_SECONDS, raise_if_hidden)
@@ -93,13 +94,13 @@ def _is_ignored_in(frame: FrameType | None) -> bool:
     return False
 
 
-def _is_of_files(frame: FrameType | None) -> bool:
-    """Return whether a frame is of a room that makes files, or of a function of no room that one has called."""
+def _is_delicate(frame: FrameType | None) -> bool:
+    """Return whether a frame is of a room for which signals wait, or of what has no room and was called by one."""
     while frame is not None:
         if frame.f_code.co_filename.startswith(_PACKAGE):
-            room, slash, _ = frame.f_code.co_filename.removeprefix(_PACKAGE).partition(os.sep)
-            if slash and room not in _ROOMS_FOR_ALL:
-                return room in _ROOMS_OF_FILES
+            name = frame.f_code.co_filename.removeprefix(_PACKAGE)
+            if "/" in name and not name.startswith(_FOR_ALL):
+                return name.startswith((*_OF_FILES, *_OF_PROCESSES))
         frame = frame.f_back
     return False
 

@@ -17,6 +17,7 @@ import pytest
 from provisioner.container.staging import Staging
 from provisioner.exports.output_file import output_file
 from provisioner.filesystem.locks import lock
+from provisioner.layers.workers import Workers
 from provisioner.signals import Terminated, forget_waiting, raise_on
 from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.prune import in_use
@@ -71,6 +72,11 @@ def arrives(work: Callable[[Path], None], place: Path, step: int) -> bool:
     return False
 
 
+def children() -> str:
+    """Return the numbers of this thread's child processes."""
+    return Path("/proc/thread-self/children").read_text()
+
+
 def stage(place: Path) -> None:
     with Staging(place / "above/dir"):
         time.sleep(0.005)
@@ -88,10 +94,15 @@ def use_cache(place: Path) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("work", [stage, write_archive, use_cache])
+def fork_workers(_: Path) -> None:
+    with Workers(2, lambda number, chunks: iter(())):
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("work", [stage, write_archive, use_cache, fork_workers])
 def test_after_any_step_a_signal_is_raised_and_leaves_nothing(work: Callable[[Path], None], tmp_path: Path) -> None:
     work(tmp_path)  # which imports what it needs
-    step, has_arrived = 0, True
+    others, step, has_arrived = children(), 0, True
     while has_arrived:
         try:
             has_arrived = arrives(work, tmp_path, step)
@@ -99,7 +110,7 @@ def test_after_any_step_a_signal_is_raised_and_leaves_nothing(work: Callable[[Pa
             has_arrived = True
         forget_waiting()
         left = [path.name for path in tmp_path.rglob("*") if path.name not in ("archive", "cache", "runs")]
-        assert (step, left) == (step, [])
+        assert (step, left, children()) == (step, [], others)
         step += 1
     assert step > 30
 

@@ -142,17 +142,18 @@ def in_use(cache: CacheDirectory) -> Iterator[None]:
     """
     name = os.urandom(8).hex()
     handle = -1
-    with suppress(OSError):
-        handle = cache.open_partial(_RUNS, f".{name}", is_new=True)
-        lock(handle)
-        # Names with a dot don't count, so that the file isn't mistaken for a dead run's before it is locked.
-        cache.rename(_RUNS, f".{name}", _RUNS, name)
     try:
+        with suppress(OSError):
+            handle = cache.open_partial(_RUNS, f".{name}", is_new=True)
+            lock(handle)
+            # Names with a dot don't count, so that the file isn't mistaken for a dead run's before it is locked.
+            cache.rename(_RUNS, f".{name}", _RUNS, name)
         yield
     finally:
         if handle >= 0:
-            with suppress(OSError):
-                cache.delete(_RUNS, name)
+            for other in (name, f".{name}"):
+                with suppress(OSError):
+                    cache.delete(_RUNS, other)
             os.close(handle)
 
 
