@@ -4,7 +4,7 @@
 
 # Set handlers that forward signals to the guest.
 begin_supervision() {
-    killed_status='' interrupts=0 forced_status=''
+    killed_status='' interrupts=0 forced_status='' pending_signals='' is_forwarding=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # expanded here
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -54,10 +54,24 @@ wait_for_guest() {
     done
 }
 
-# Handle the signal with the name $1 and the number $2: forward it to the guest, once there is a child.
+# Handle the signal with the name $1 and the number $2: forward it to the guest, once there is a child. Another signal
+# may interrupt this handler between any two commands. Its handler only adds it to `pending_signals` then, and this one
+# forwards it afterwards.
 forward() {
     interrupted=yes last_signal=$2
     [ -n "$child" ] || return 0
+    pending_signals="$pending_signals $1"
+    while [ -n "$pending_signals" ] && [ -z "$is_forwarding" ]; do
+        is_forwarding=yes taken_signals=$pending_signals pending_signals=''
+        for taken_signal in $taken_signals; do
+            forward_one "$taken_signal"
+        done
+        is_forwarding=''
+    done
+}
+
+# Forward the signal $1.
+forward_one() {
     case $1 in
         INT | QUIT)
             if in_foreground; then
