@@ -93,7 +93,7 @@ signal_guest() {
         chroot/sh | userns/sh | chroot/helper | userns/helper | chroot/setpriv | userns/setpriv)
             signal_guest_of_process_1 "$1"
             ;;
-        *) kill -s "$1" "$child" 2>/dev/null ;; # the child is the guest
+        *) signal_process "$1" "$child" $$ ;; # the child is the guest
     esac
 }
 
@@ -105,10 +105,10 @@ signal_guest_of_proot() {
         kill_child QUIT 131
         return
     }
-    guest_pid=$first_child
+    parent_pid=$child guest_pid=$first_child
     # The reporter is the parent of the command.
-    [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
-    kill -s "$1" "$guest_pid" 2>/dev/null
+    [ -z "$report" ] || ! find_child "$guest_pid" || parent_pid=$guest_pid guest_pid=$first_child
+    signal_process "$1" "$guest_pid" "$parent_pid"
 }
 
 # Send the signal $1 to the guest and to its parent, which is the child and process 1 of a PID namespace.
@@ -117,12 +117,13 @@ signal_guest_of_process_1() {
         kill_child KILL 137
         return
     }
-    signaled_child=$first_child guest_pid=$first_child
+    signaled_child=$first_child parent_pid=$child guest_pid=$first_child
     # Without a helper, bwrap may be the guest's parent.
-    [ -n "$helper" ] || ! is_bwrap "$guest_pid" || ! find_child "$guest_pid" || guest_pid=$first_child
+    [ -n "$helper" ] || ! is_bwrap "$guest_pid" || ! find_child "$guest_pid" ||
+        parent_pid=$guest_pid guest_pid=$first_child
     # Process 1 must get its signal before its child ends.
-    kill -s "$1" "$child" 2>/dev/null
-    kill -s "$1" "$guest_pid" 2>/dev/null
+    signal_process "$1" "$child" $$
+    signal_process "$1" "$guest_pid" "$parent_pid"
     # With --ephemeral, the next child may be the program that removes the changes.
     [ -n "$ephemeral" ] || signal_next_child "$1"
 }
@@ -146,7 +147,23 @@ wait_for_child() {
 # Send the signal $1 to the child, which ends by it, with the exit status $2.
 kill_child() {
     killed_status=$2
-    kill -s "$1" "$child" 2>/dev/null
+    signal_process "$1" "$child" $$
+}
+
+# Send the signal $1 to the process $2, which was found as a child of the process $3. It may have ended since, and another
+# process may have got its number. But an open directory of /proc stays that of one process, and is empty after its end.
+signal_process() {
+    if { true 6<"/proc/$2"; } 2>/dev/null; then
+        signal_opened "$@" 6<"/proc/$2"
+    else
+        # It has ended, or is invisible, because /proc is mounted with hidepid and the process can't be traced.
+        kill -s "$1" "$2"
+    fi 2>/dev/null
+}
+
+# Send the signal $1 to the process $2, whose directory is open as descriptor 6, if it is a child of the process $3.
+signal_opened() {
+    read_stat self/fd/6 && [ "$stat_parent" = "$3" ] && [ -e /proc/self/fd/6/stat ] && kill -s "$1" "$2"
 }
 
 # Succeed if the process $1 is bwrap.
