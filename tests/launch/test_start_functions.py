@@ -1,4 +1,4 @@
-"""Functions of scripts/start/supervise.sh, each called by a shell without a container."""
+"""Functions of start.sh, each called by a shell without a container."""
 
 from __future__ import annotations
 
@@ -95,3 +95,13 @@ def test_an_invisible_child_is_signaled(shell: list[str], place: Path) -> None:
     """
     words = ["unshare", "-m", "-p", "-f", "sh", "-c", mount, str(user_id()), *shell]
     assert output_of(words, place, commands) == ["143"]
+
+
+def test_exec_says_that_its_session_has_ended(shell: list[str], place: Path) -> None:
+    """The session may end after it was found."""
+    commands = """
+        joined=none
+        (open_session) 2>&1
+        echo $?
+    """
+    assert output_of(shell, place, commands) == ["start.sh: session none has ended", "125"]
