@@ -105,3 +105,16 @@ def test_exec_says_that_its_session_has_ended(shell: list[str], place: Path) -> 
         echo $?
     """
     assert output_of(shell, place, commands) == ["start.sh: session none has ended", "125"]
+
+
+def test_a_signal_for_all_processes_does_not_end_reading(shell: list[str], place: Path) -> None:
+    """In shells that read by cat after the first signal."""
+    commands = """
+        cat() {
+            sh -c 'for name in HUP INT QUIT USR1 USR2 TERM; do kill -s $name $$; done; exec cat'
+        }
+        last_signal=1
+        read_file /proc/sys/kernel/ostype
+        echo "$text"
+    """
+    assert output_of(shell, place, commands) == ["Linux"]
