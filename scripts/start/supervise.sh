@@ -38,8 +38,8 @@ end_supervision() {
 # handlers of signals at once only while it waits for a background job.
 wait_for_guest() {
     child=$!
-    # An earlier signal could not be forwarded.
-    [ -z "$last_signal" ] || kill_child KILL 137
+    # An earlier signal could not be forwarded. This is not in a handler, and a handler may interrupt kill_child.
+    [ -z "$last_signal" ] || { killed_status=137 && kill -s KILL "$child"; }
     status=127
     while :; do
         interrupted=''
