@@ -18,6 +18,8 @@ is_in_job_control() {
 
 # Exit with the `status` of the guest, which has ended.
 end_supervision() {
+    # From here on, handlers forward nothing, and can't change the variables of the functions that they interrupt.
+    is_forwarding=yes
     read_report
     # The reporter has been killed, together with the command, but proot exits with 0.
     [ -z "$report" ] || [ -n "$reported" ] || [ "$status" != 0 ] || status=137

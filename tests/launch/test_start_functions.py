@@ -118,3 +118,24 @@ def test_a_signal_for_all_processes_does_not_end_reading(shell: list[str], place
         echo "$text"
     """
     assert output_of(shell, place, commands) == ["Linux"]
+
+
+def test_no_signal_is_forwarded_after_the_guest_has_ended(shell: list[str], place: Path) -> None:
+    """Its handler would use the same variables as the function that it interrupts."""
+    commands = """
+        signal_guest() {
+            echo "forwarded $1"
+        }
+        read_report() {
+            kill -s HUP $$
+            true
+        }
+        finish() {
+            echo "finished $1"
+            exit
+        }
+        child=$$ status=3
+        begin_supervision
+        end_supervision
+    """
+    assert output_of(shell, place, commands) == ["finished 3"]
