@@ -1,7 +1,7 @@
 # Interrupts: repeated Ctrl-C ends a guest that ignores it. The kernel drops signals for process 1 of a PID namespace
 # that it has no handler for.
 # Sets `forced_status` (the exit status after this script has killed the guest, or empty), `interrupts` (the number of
-# ignored interrupts), `main_process`, `signals_ignored` and `signals_caught` (its masks, in hexadecimal).
+# ignored interrupts), `main_process` and `main_parent`, `signals_ignored` and `signals_caught` (its masks, in hexadecimal).
 
 # Handle a Ctrl-C at the terminal, which the terminal has sent to the guest, too. If the guest ignores it, print a hint
 # the first time, send SIGTERM the second time, and kill the guest after that, or at once if it doesn't handle SIGTERM.
@@ -18,26 +18,31 @@ handle_interrupt() {
     interrupts=$((interrupts + 1))
     case $interrupts/$signals_caught in
         1/*) say "the program ignores Ctrl-C: press it again to end it" ;;
-        2/*[4567cdef]???) kill -s TERM "$main_process" 2>/dev/null ;;
+        2/*[4567cdef]???) signal_process TERM "$main_process" "$main_parent" ;;
         *)
             forced_status=137
-            # In a PID namespace, all processes end with process 1.
-            if [ "$runtime" = proot ]; then find_descendants "$child"; else descendants=$child; fi
-            [ -z "$descendants" ] || eval "kill -s KILL $descendants" 2>/dev/null
+            if [ "$runtime" = proot ]; then
+                find_descendants "$child"
+                [ -z "$descendants" ] || eval "kill -s KILL $descendants" 2>/dev/null
+            else
+                # In a PID namespace, all processes end with process 1.
+                signal_process KILL "$child" $$
+            fi
             ;;
     esac
 }
 
-# Set `main_process`: the process of the guest's program, a descendant of start.sh's own programs.
+# Set `main_process`: the process of the guest's program, a descendant of start.sh's own programs; and `main_parent`: its
+# parent.
 find_main_process() {
-    main_process=$child
+    main_process=$child main_parent=$$
     case ${inside:+$joined}$runtime in
         bare) return 0 ;;
         proot)
             find_child "$child" || return 1
-            main_process=$first_child
+            main_process=$first_child main_parent=$child
             # The reporter is the parent of the guest's program.
-            [ -z "$report" ] || ! find_child "$first_child" || main_process=$first_child
+            [ -z "$report" ] || ! find_child "$main_process" || main_parent=$main_process main_process=$first_child
             return 0
             ;;
     esac
@@ -49,7 +54,7 @@ find_main_process() {
             *) return 0 ;;
         esac
         find_child "$main_process" || return 1
-        main_process=$first_child
+        main_parent=$main_process main_process=$first_child
     done
 }
 

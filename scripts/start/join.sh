@@ -6,26 +6,9 @@
 # Set `joined` to the session that --exec joins, and set the variables of all options as in that session, then by the
 # typed `options`. $1 is the number of typed words.
 choose_session() {
-    [ -z "$start_option$inside" ] || [ -n "$inside" ] ||
+    [ -n "$inside" ] || [ -z "$start_option" ] ||
         fail "--exec takes $start_option from the session: leave it out, or use it when the session starts"
-    if [ -z "$joined" ]; then
-        find_sessions
-        joined=$typed_session
-        [ -n "$joined" ] || joined=${containers# }
-        case $joined in
-            '')
-                find_unrecorded
-                [ -z "$unrecorded" ] ||
-                    fail "$directory is read-only, so that$unrecorded has no record and can't be joined: --stop stops it"
-                fail "nothing runs from $directory: start it with $script --detach"
-                ;;
-            *\ *) explain_choice ;;
-        esac
-        case "$containers " in
-            *" $joined "*) ;;
-            *) fail "no session $joined runs from $directory: $script --list shows them" ;;
-        esac
-    fi
+    [ -n "$joined" ] || find_session_to_join
     open_session
     read_session "$joined"
     wait_until_ready
@@ -51,6 +34,25 @@ choose_session() {
     [ "$typed_words" -gt 0 ] || [ -n "$login" ] || fail "--exec needs a command, or --shell"
 }
 
+# Set `joined` to the session of --session, else to the only one. Exit if there is none, or if there are several.
+find_session_to_join() {
+    find_sessions
+    joined=${typed_session:-${containers# }}
+    case $joined in
+        '')
+            find_unrecorded
+            [ -z "$unrecorded" ] ||
+                fail "$directory is read-only, so that$unrecorded has no record and can't be joined: --stop stops it"
+            fail "nothing runs from $directory: start it with $script --detach"
+            ;;
+        *\ *) explain_choice ;;
+    esac
+    case "$containers " in
+        *" $joined "*) ;;
+        *) fail "no session $joined runs from $directory: $script --list shows them" ;;
+    esac
+}
+
 # Exit with a message that lists the running sessions.
 explain_choice() {
     choices=''
@@ -66,7 +68,8 @@ explain_choice() {
 open_session() {
     # No program but start.sh may inherit the descriptor.
     [ -z "$inside" ] || { exec 7<&- && return; }
-    { exec 7<"/proc/$joined" && read -r recorded_start <"$directory/.provision/run/$joined"; } 2>/dev/null
+    # `command` keeps some shells from exiting without a message if the session has ended meanwhile.
+    { command exec 7<"/proc/$joined" && read -r recorded_start <"$directory/.provision/run/$joined"; } 2>/dev/null
     { read_stat self/fd/7 && [ "$stat_start" = "$recorded_start" ]; } || fail "session $joined has ended"
     # shellcheck disable=SC3067 # all of our shells have it
     [ -O /proc/self/fd/7 ] || fail "session $joined belongs to another user"
@@ -117,14 +120,13 @@ join_namespaces() {
     append "$list" "-p$place/ns/pid_for_children" "$program" "$script"
     set_launch "$list $options --inside $runtime --joined $joined \
 ${restore_sigint:+--restore-sigint \"\$restore_sigint\"} ${pdeathsig:+--pdeathsig \"\$pdeathsig\"} \
-${helper:+--helper \"\$helper\"} ${relayed:+--relayed \"\$relay_count \$relayed\"} -- \"\$@\"" \
-        "${relayed:+6<&6} 7<&7"
+${helper:+--helper \"\$helper\"} -- \"\$@\"" '7<&7'
 }
 
 # In a process of the session's namespaces, set `launch` to start the guest. $1 is the number of typed words, $2 and $3
 # are the first two.
 join_rootfs() {
-    session_file='' relay_count=0 # the outer script empties the session's file, and waits for relays
+    session_file='' # the outer script empties the session's file
     # shellcheck disable=SC3013 # all of our shells have it
     { [ "/proc/$joined/ns/mnt" -ef /proc/self/ns/mnt ] && find_process_1 "$joined"; } ||
         fail "--joined is for start.sh itself"

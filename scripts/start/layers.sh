@@ -91,10 +91,23 @@ make_throwaway() {
 copy_mode() {
     # shellcheck disable=SC2046 # split into words: mode, links, owner, group
     set -- "$2" $(ls -ldn "$1")
-    user_mode=${2#?} group_mode=${2#????} other_mode=${2#???????}
-    set -- "$1" "u=${user_mode%"${user_mode#???}"},g=${group_mode%"${group_mode#???}"},o=${other_mode%"${other_mode#???}"}" \
-        "$4:$5"
-    chmod "$(printf '%s\n' "$2" | sed 's/-//g;s/[st]/x&/g;y/ST/st/')" "$1" && { [ -z "$is_machine_root" ] || chown "$3" "$1"; }
+    read_mode "$2"
+    chmod "$octal_mode" "$1" && { [ -z "$is_machine_root" ] || chown "$4:$5" "$1"; }
+}
+
+# Set `octal_mode` to the mode that ls(1) prints as $1, such as drwxrwxrwt. It has five digits, without which GNU's chmod
+# keeps the set-group-ID bit of a directory. chmod of busybox and of toybox ignore some of the letters in u=rwxs,o=rwxt.
+read_mode() {
+    remaining=${1#?} octal_mode='' special_bits=0
+    for special_bit in 4 2 1; do
+        digit=0
+        case $remaining in r*) digit=4 ;; esac
+        case $remaining in ?w*) digit=$((digit + 2)) ;; esac
+        case $remaining in ??[xst]*) digit=$((digit + 1)) ;; esac
+        case $remaining in ??[sStT]*) special_bits=$((special_bits + special_bit)) ;; esac
+        octal_mode=$octal_mode$digit remaining=${remaining#???}
+    done
+    octal_mode=0$special_bits$octal_mode
 }
 
 # For proot, set `rootfs` to a copy for this start, if the file system can make one by reflinks. Exit if it can't.

@@ -61,6 +61,12 @@ read_option() {
         *) return 1 ;;
     esac
     parse_option "$1"
+    keep_option "$2"
+    return 0
+}
+
+# Add `option`, which the word $1 begins, to `options` with its value. Set `start_option` to it if --exec refuses it.
+keep_option() {
     case $option in
         --bind | --here | --dns | --device | --dev | --cap-add | --privileged | --no-new-privs | --no-namespace | --termux | \
             --hostname | --read-only | --ephemeral | --entrypoint | --runtime) start_option=$option ;;
@@ -69,10 +75,9 @@ read_option() {
         --print | --detach | --detached) ;;
         *)
             append_to options "$option"
-            [ "$width$option" = "1$2" ] || append_to options "$value"
+            [ "$width$option" = "1$1" ] || append_to options "$value"
             ;;
     esac
-    return 0
 }
 
 # Set the variable of one `option` from its `value`. $1 is the number of words left on the command line.
@@ -137,22 +142,9 @@ parse_value() {
             ;;
         --cap-add) add_capability ;;
         --device) add_device ;;
-        --session | --hostname | --timeout | --joined) parse_session_value ;;
-        # These six are internal, see make_namespaces and relay_terminal.
-        --inside) runtime=$value inside=yes ;;
-        --restore-sigint) restore_sigint=$value ;;
-        --pdeathsig) pdeathsig=$value ;;
-        --helper) helper=$value waiter=$value ;;
-        --new-terminal) new_terminal=$value ;;
-        --relayed) relay_count=${value%% *} relayed=${value#* } ;;
-        --bind)
-            case $value in
-                '' | :*) fail "--bind needs SRC or SRC:DST, not $typed_value" ;;
-            esac
-            split_bind "$value"
-            [ -e "$source" ] || fail "--bind: there is no $source: mkdir -p $source"
-            append "$typed_binds" "$value" && typed_binds=$list
-            ;;
+        --bind) add_bind ;;
+        --session | --hostname | --timeout) parse_session_value ;;
+        --joined | --inside | --restore-sigint | --pdeathsig | --helper | --new-terminal | --relayed) parse_internal_value ;;
         --env) add_variable "$value" ;;
         --env-file) read_env_file ;;
         --unsetenv) append_to typed_env "-$value" ;;
@@ -186,8 +178,31 @@ parse_session_value() {
             esac
             stop_timeout=$value
             ;;
-        --joined) joined=$value ;; # internal, see join_namespaces
     esac
+}
+
+# Set the variable of an `option` from its `value` that this script gives itself, see make_namespaces, join_namespaces and
+# relay_terminal.
+parse_internal_value() {
+    case $option in
+        --joined) joined=$value ;;
+        --inside) runtime=$value inside=yes ;;
+        --restore-sigint) restore_sigint=$value ;;
+        --pdeathsig) pdeathsig=$value ;;
+        --helper) helper=$value waiter=$value ;;
+        --new-terminal) new_terminal=$value ;;
+        --relayed) relay_count=${value%% *} relayed=${value#* } ;;
+    esac
+}
+
+# Add `value`, SRC[:DST[:ro]], to `typed_binds`.
+add_bind() {
+    case $value in
+        '' | :*) fail "--bind needs SRC or SRC:DST, not $typed_value" ;;
+    esac
+    split_bind "$value"
+    [ -e "$source" ] || fail "--bind: there is no $source: mkdir -p $source"
+    append "$typed_binds" "$value" && typed_binds=$list
 }
 
 # Add `value`, PATH[:DST], to `typed_devices`.

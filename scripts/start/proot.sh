@@ -22,18 +22,9 @@ prepare_proot() {
         if guest_has /bin/sh; then append '' /bin/sh -c 'exec "$@"' sh; else list='' reporter='' report=''; fi
         guest_words="$list $guest_words"
     fi
-    append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
-    [ -z "$emulated_cpu" ] || append "$list" -q "$qemu"
-    add_proot_features
-    list="$list $default_proot_options $typed_proot_options"
-    proot_words=$list
+    set_proot_words
     list_proot_variables
     [ -z "$host_env" ] || host_env="$host_env $proot_variables"
-    list=$proot_words
-    for place in /dev /proc /sys; do
-        [ ! -e "$place" ] || append "$list" -b "$place:$place"
-    done
-    proot_words=$list
     bind_streams
     bind_shm
     fake_proc
@@ -48,6 +39,18 @@ prepare_proot() {
     # On SIGQUIT proot ends everything that it traces. Some shells close descriptors above 2 for programs, unless they
     # are redirected for them.
     set_watched_launch QUIT "$host_env $proot_words $guest_words" "${report:+3>&3 4<&4 5<&5 8<&-}"
+}
+
+# Set `proot_words`, with binds of the machine's /dev, /proc and /sys.
+set_proot_words() {
+    append '' "$proot" -v -1 -r "$rootfs" -i "$uid:$gid"
+    [ -z "$emulated_cpu" ] || append "$list" -q "$qemu"
+    add_proot_features
+    list="$list $default_proot_options $typed_proot_options"
+    for place in /dev /proc /sys; do
+        [ ! -e "$place" ] || append "$list" -b "$place:$place"
+    done
+    proot_words=$list
 }
 
 # Add binds of /dev/fd, /dev/stdin, /dev/stdout and /dev/stderr to `proot_words`, where the machine's /dev lacks them,

@@ -4,7 +4,7 @@
 
 # Set handlers that forward signals to the guest.
 begin_supervision() {
-    killed_status='' interrupts=0 forced_status=''
+    killed_status='' interrupts=0 forced_status='' pending_signals='' is_forwarding=''
     for signal in HUP:1 INT:2 QUIT:3 USR1:10 USR2:12 TERM:15; do
         # shellcheck disable=SC2064 # expanded here
         trap "forward ${signal%:*} ${signal#*:}" "${signal%:*}"
@@ -18,6 +18,8 @@ is_in_job_control() {
 
 # Exit with the `status` of the guest, which has ended.
 end_supervision() {
+    # From here on, handlers forward nothing, and can't change the variables of the functions that they interrupt.
+    is_forwarding=yes
     read_report
     # The reporter has been killed, together with the command, but proot exits with 0.
     [ -z "$report" ] || [ -n "$reported" ] || [ "$status" != 0 ] || status=137
@@ -38,7 +40,7 @@ end_supervision() {
 # handlers of signals at once only while it waits for a background job.
 wait_for_guest() {
     child=$!
-    # An earlier signal could not be forwarded.
+    # An earlier signal could not be forwarded. This is not in a handler, and a handler may interrupt kill_child.
     [ -z "$last_signal" ] || { killed_status=137 && kill -s KILL "$child"; }
     status=127
     while :; do
@@ -54,54 +56,121 @@ wait_for_guest() {
     done
 }
 
-# Forward the signal with the name $1 and the number $2.
+# Handle the signal with the name $1 and the number $2: forward it to the guest, once there is a child. Another signal
+# may interrupt this handler between any two commands. Its handler only adds it to `pending_signals` then, and this one
+# forwards it afterwards.
 forward() {
     interrupted=yes last_signal=$2
     [ -n "$child" ] || return 0
+    pending_signals="$pending_signals $1"
+    while [ -n "$pending_signals" ] && [ -z "$is_forwarding" ]; do
+        is_forwarding=yes taken_signals=$pending_signals pending_signals=''
+        for taken_signal in $taken_signals; do
+            forward_one "$taken_signal"
+        done
+        is_forwarding=''
+    done
+}
+
+# Forward the signal $1.
+forward_one() {
     case $1 in
         INT | QUIT)
-            # The terminal has sent the signal to the guest, too.
-            ! in_foreground || { [ "$1" != INT ] || handle_interrupt && return; }
+            if in_foreground; then
+                # The terminal has sent the signal to the guest, too.
+                [ "$1" != INT ] || handle_interrupt
+                return 0
+            fi
             ;;
     esac
-    guest_signal=$1 guest_pid=$child child_signal='' direct_child=''
-    [ "$1" != INT ] || can_interrupt || guest_signal=TERM
+    if [ "$1" != INT ] || can_interrupt; then signal_guest "$1"; else signal_guest TERM; fi
+}
+
+# Send the signal $1 to the guest. The child's name shows which program it executes.
+signal_guest() {
     read_file "/proc/$child/comm"
     case ${inside:+$joined}$runtime/$text in
-        proot/ | proot/proot*)
-            # proot itself ignores signals, except for SIGQUIT, on which it ends the processes that its first guest has
-            # left. With a report, proot has a child until it ends. Before its first child exists, it ignores signals.
-            tries=${report:+100}
-            until find_child "$child" || [ "${tries:-0}" -eq 0 ] || has_ended "$child"; do tries=$((tries - 1)); done
-            if [ -n "$first_child" ]; then guest_pid=$first_child; else child_signal=QUIT; fi
-            # The reporter is the parent of the command.
-            [ -z "$report" ] || ! find_child "$guest_pid" || guest_pid=$first_child
-            ;;
-        proot/*) child_signal=KILL ;; # the child has not executed proot yet
+        proot/ | proot/proot*) signal_guest_of_proot "$1" ;;
+        proot/*) kill_child KILL 137 ;; # the child has not executed proot yet
         chroot/sh | userns/sh | chroot/helper | userns/helper | chroot/setpriv | userns/setpriv)
-            # The child is process 1, and its child is the guest or a program that prepares it.
-            if find_child "$child"; then
-                guest_pid=$first_child child_signal=$guest_signal direct_child=$first_child
-            else
-                child_signal=KILL
-            fi
-            [ -n "$helper" ] || { read_file "/proc/$guest_pid/comm" && [ "$text" = bwrap ] && find_child "$guest_pid" &&
-                guest_pid=$first_child; }
+            signal_guest_of_process_1 "$1"
             ;;
+        *) signal_process "$1" "$child" $$ ;; # the child is the guest
     esac
-    case $child_signal in
-        KILL) killed_status=137 ;;
-        QUIT) killed_status=131 ;;
-    esac
+}
+
+# Send the signal $1 to the guest of proot, which is the child. proot itself ignores signals, except for SIGQUIT, on which
+# it ends the processes that its first guest has left.
+signal_guest_of_proot() {
+    # With a report, proot has a child until it ends. Before its first child exists, it ignores SIGQUIT, too.
+    if [ -n "$report" ]; then wait_for_child; else find_child "$child"; fi || {
+        kill_child QUIT 131
+        return
+    }
+    parent_pid=$child guest_pid=$first_child
+    # The reporter is the parent of the command.
+    [ -z "$report" ] || ! find_child "$guest_pid" || parent_pid=$guest_pid guest_pid=$first_child
+    signal_process "$1" "$guest_pid" "$parent_pid"
+}
+
+# Send the signal $1 to the guest and to its parent, which is the child and process 1 of a PID namespace.
+signal_guest_of_process_1() {
+    find_child "$child" || {
+        kill_child KILL 137
+        return
+    }
+    signaled_child=$first_child parent_pid=$child guest_pid=$first_child
+    # Without a helper, bwrap may be the guest's parent.
+    [ -n "$helper" ] || ! is_bwrap "$guest_pid" || ! find_child "$guest_pid" ||
+        parent_pid=$guest_pid guest_pid=$first_child
     # Process 1 must get its signal before its child ends.
-    [ -z "$child_signal" ] || kill -s "$child_signal" "$child" 2>/dev/null
-    kill -s "$guest_signal" "$guest_pid" 2>/dev/null
-    # That was a program that prepares the guest if there is another one now, and process 1 may have had no handler yet. With
-    # --ephemeral, it may be the one that removes the changes.
-    [ -n "$direct_child" ] && [ -z "$ephemeral" ] || return 0
+    signal_process "$1" "$child" $$
+    signal_process "$1" "$guest_pid" "$parent_pid"
+    # With --ephemeral, the next child may be the program that removes the changes.
+    [ -n "$ephemeral" ] || signal_next_child "$1"
+}
+
+# Send the signal $1 again if process 1 has another child than `signaled_child` now. The former one was a program that
+# prepares the guest, and process 1 may have had no handler yet.
+signal_next_child() {
+    wait_for_child || return 0
+    [ "$first_child" = "$signaled_child" ] || signal_guest "$1"
+}
+
+# Set `first_child` to the first child of `child`, and wait a moment for it. Fail if there is none.
+wait_for_child() {
     tries=100
-    until find_child "$child" || [ "$tries" -eq 0 ] || has_ended "$child"; do tries=$((tries - 1)); done
-    case $first_child in '' | "$direct_child") ;; *) forward "$1" "$2" ;; esac
+    until find_child "$child"; do
+        [ "$tries" -gt 0 ] && ! has_ended "$child" || return
+        tries=$((tries - 1))
+    done
+}
+
+# Send the signal $1 to the child, which ends by it, with the exit status $2.
+kill_child() {
+    killed_status=$2
+    signal_process "$1" "$child" $$
+}
+
+# Send the signal $1 to the process $2, which was found as a child of the process $3. It may have ended since, and another
+# process may have got its number. But an open directory of /proc stays that of one process, and is empty after its end.
+signal_process() {
+    if { true 6<"/proc/$2"; } 2>/dev/null; then
+        signal_opened "$@" 6<"/proc/$2"
+    else
+        # It has ended, or is invisible, because /proc is mounted with hidepid and the process can't be traced.
+        kill -s "$1" "$2"
+    fi 2>/dev/null
+}
+
+# Send the signal $1 to the process $2, whose directory is open as descriptor 6, if it is a child of the process $3.
+signal_opened() {
+    read_stat self/fd/6 && [ "$stat_parent" = "$3" ] && [ -e /proc/self/fd/6/stat ] && kill -s "$1" "$2"
+}
+
+# Succeed if the process $1 is bwrap.
+is_bwrap() {
+    read_file "/proc/$1/comm" && [ "$text" = bwrap ]
 }
 
 # Succeed if a guest in a background job can get SIGINT: shells ignore it there, and only some shells and tools can

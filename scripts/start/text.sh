@@ -91,9 +91,10 @@ read_text() {
     case $last_signal/${BASH_VERSION-}${KSH_VERSION-} in
         [0-9]*/)
             # In BusyBox 1.38.0 `read` never returns once the shell has trapped a signal. `command` lets the shell go on
-            # if no program can be started, because process 1 has ended. Ctrl-C, which all get, must not end cat.
+            # if no program can be started, because process 1 has ended. Signals that all processes get, as by Ctrl-C or
+            # from a service manager, must not end cat.
             # shellcheck disable=SC2016 # it is evaluated
-            command eval 'text=$(trap "" INT QUIT && cat)' 2>/dev/null
+            command eval 'text=$(trap "" HUP INT QUIT USR1 USR2 TERM && cat)' 2>/dev/null
             text=${text:+$text$newline}
             return
             ;;

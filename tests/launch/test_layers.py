@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.containers import SHELLS, Container, make_container, starter
 from tests.support.disks import disk
-from tests.support.tools import need, need_root, own, user_id
+from tests.support.tools import find_program, need, need_root, own, user_id
 from tests.support.trees import tree_of
 
 pytestmark = pytest.mark.slow
@@ -133,10 +133,22 @@ def test_changes_of_a_run_are_thrown_away(container: Container, with_mounts: str
     assert not folder.exists() or not list(folder.iterdir())
 
 
-def test_the_root_has_its_own_mode_and_owner(container: Container, with_mounts: str) -> None:
-    container.rootfs.chmod(0o1751)
+@pytest.mark.parametrize("tools", ["coreutils", "busybox", "toybox"])
+def test_the_root_has_its_own_mode_and_owner(
+    container: Container, place: Path, with_mounts: str, tools: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tools != "coreutils":
+        need(tools)
+        (place / "tools").mkdir()
+        for name in ("ls", "chmod", "chown", "mkdir"):
+            (place / "tools" / name).symlink_to(find_program(tools) or "")
+        monkeypatch.setenv("PATH", f"{place}/tools:{os.environ['PATH']}")
     ask = ("busybox", "stat", "-c", "%a %u %g", "/")
-    assert container.output(with_mounts, "--ephemeral", *ask) == container.output(with_mounts, *ask)
+    for mode in (0o700, 0o755, 0o1777, 0o1751, 0o2775, 0o3770, 0o7777, 0o7700):
+        container.rootfs.chmod(mode)
+        asked = container.output(with_mounts, *ask)
+        assert asked.split()[0] == b"%o" % mode
+        assert container.output(with_mounts, "--ephemeral", *ask) == asked
 
 
 def test_a_run_that_joins_sees_the_changes(container: Container, with_mounts: str) -> None:

@@ -1,0 +1,141 @@
+"""Functions of start.sh, each called by a shell without a container."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provisioner.launch.script import options_reader
+from tests.support.containers import SHELLS
+from tests.support.tools import find_program, need, need_root, own, user_id
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    need(SHELLS[request.param][0])
+    return SHELLS[request.param]
+
+
+def output_of(shell: list[str], place: Path, commands: str) -> list[str]:
+    """Define the functions of start.sh, run the commands, and return the lines that they print."""
+    script = place / "commands.sh"
+    script.write_bytes(options_reader() + commands.encode())
+    done = subprocess.run([*shell, script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_signal_waits_while_another_one_is_forwarded(shell: list[str], place: Path) -> None:
+    commands = """
+        signal_guest() {
+            echo "begin $1"
+            case $1 in
+                HUP) kill -s USR1 $$ && kill -s TERM $$ ;;
+                USR1) kill -s USR2 $$ ;;
+            esac
+            echo "end $1"
+        }
+        child=$$
+        begin_supervision
+        kill -s HUP $$
+        true
+    """
+    expected = [f"{moment} {name}" for name in ("HUP", "USR1", "TERM", "USR2") for moment in ("begin", "end")]
+    assert output_of(shell, place, commands) == expected
+
+
+def test_only_a_child_of_the_parent_is_signaled(shell: list[str], place: Path) -> None:
+    """The number of a child that has ended may be that of another process."""
+    commands = """
+        sleep 60 & child=$!
+        (sleep 0.3; echo "not signaled") &
+        signal_process KILL $! $child
+        signal_process KILL $child $$ || true
+        wait $child
+        echo $?
+        wait
+    """
+    assert output_of(shell, place, commands) == ["137", "not signaled"]
+
+
+def test_a_child_that_ends_meanwhile_is_not_signaled(shell: list[str], place: Path) -> None:
+    commands = """
+        sleep 60 & child=$!
+        kill() {
+            echo kill "$@"
+        }
+        read_stat() {
+            stat_parent=$$
+            command kill -s TERM $child
+            wait $child
+            echo $?
+        }
+        signal_process KILL $child $$ || true
+    """
+    assert output_of(shell, place, commands) == ["143"]
+
+
+def test_an_invisible_child_is_signaled(shell: list[str], place: Path) -> None:
+    """A user who mounts /proc with hidepid doesn't see processes that can't be traced, such as unreadable programs."""
+    need_root()
+    need("unshare", "setpriv")
+    program = place / "sleep"
+    program.write_bytes(Path(find_program("sleep") or "").resolve().read_bytes())
+    program.chmod(0o711)
+    own(place)
+    mount = 'mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid "$0" --regid "$0" --clear-groups "$@"'
+    commands = f"""
+        {program} 60 & child=$!
+        while [ -e /proc/$child ]; do sleep 0.01; done
+        signal_process TERM $child $$
+        wait $child
+        echo $?
+    """
+    words = ["unshare", "-m", "-p", "-f", "sh", "-c", mount, str(user_id()), *shell]
+    assert output_of(words, place, commands) == ["143"]
+
+
+def test_exec_says_that_its_session_has_ended(shell: list[str], place: Path) -> None:
+    """The session may end after it was found."""
+    commands = """
+        joined=none
+        (open_session) 2>&1
+        echo $?
+    """
+    assert output_of(shell, place, commands) == ["start.sh: session none has ended", "125"]
+
+
+def test_a_signal_for_all_processes_does_not_end_reading(shell: list[str], place: Path) -> None:
+    """In shells that read by cat after the first signal."""
+    commands = """
+        cat() {
+            sh -c 'for name in HUP INT QUIT USR1 USR2 TERM; do kill -s $name $$; done; exec cat'
+        }
+        last_signal=1
+        read_file /proc/sys/kernel/ostype
+        echo "$text"
+    """
+    assert output_of(shell, place, commands) == ["Linux"]
+
+
+def test_no_signal_is_forwarded_after_the_guest_has_ended(shell: list[str], place: Path) -> None:
+    """Its handler would use the same variables as the function that it interrupts."""
+    commands = """
+        signal_guest() {
+            echo "forwarded $1"
+        }
+        read_report() {
+            kill -s HUP $$
+            true
+        }
+        finish() {
+            echo "finished $1"
+            exit
+        }
+        child=$$ status=3
+        begin_supervision
+        end_supervision
+    """
+    assert output_of(shell, place, commands) == ["finished 3"]
