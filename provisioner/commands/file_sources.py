@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.input_files import open_input, spooled, start_of
+from provisioner.image.digest import NOT_VERIFIED
 from provisioner.image.source_name import Rootfs, Url
 from provisioner.terminal.escaping import printable
 
@@ -44,7 +45,6 @@ def root_file_system(file: io.FileIO, shown: str, reference: str, opening: Openi
 
     With `is_named`, the user says that it is one. Raises MalformedImage, UsageError, MachineError.
     """
-    from provisioner.sources import NOT_VERIFIED
     from provisioner.sources.rootfs import RootfsSource, check_digest, hash_file
 
     expected, who = opening.expected_digests(opening.locks(reference), is_rootfs=True)
