@@ -12,7 +12,7 @@ from pathlib import Path
 from provisioner.container.place import check_new
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt
-from provisioner.doctor.fixes import is_android, root_command
+from provisioner.doctor.fixes import has_android_kernel, root_command
 from provisioner.errors import ProvisionError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.mounts import mount_of
@@ -141,7 +141,9 @@ def check_umask(site: Site) -> Finding:
 
 
 def _other_directory() -> str:
-    return f"choose a directory in {shlex.quote(str(_home()))}" + (", not in shared storage" if is_android() else "")
+    return f"choose a directory in {shlex.quote(str(_home()))}" + (
+        ", not in shared storage" if has_android_kernel() else ""
+    )
 
 
 def _home() -> Path:

@@ -14,7 +14,7 @@ from provisioner.container.record import Record
 from provisioner.container_files import EMULATION_FILTER, HELPER, SCRIPT
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
-from provisioner.doctor.fixes import emulator_fix, install_command, is_android, is_termux
+from provisioner.doctor.fixes import emulator_fix, has_android_kernel, install_command, is_termux
 from provisioner.doctor.proot import has_started, try_start
 from provisioner.doctor.termux import runs_32_bit
 from provisioner.errors import MachineError, ProvisionError
@@ -147,7 +147,7 @@ def runtime_order(*, shows_host: bool) -> list[str]:
     """
     names = {file.name for file in runtime_files(host_platform())}
     # Files in root's containers may have several owners, and Android's apps can't make user namespaces.
-    if os.geteuid() != 0 and not is_android() and {HELPER, EMULATION_FILTER} <= names:
+    if os.geteuid() != 0 and not has_android_kernel() and {HELPER, EMULATION_FILTER} <= names:
         return ["chroot", "userns", "proot"]
     return ["chroot", "userns", "proot"] if shows_host else ["chroot", "proot", "userns"]
 
