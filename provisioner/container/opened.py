@@ -90,7 +90,8 @@ def _open(name: str, parent: int, path: Path, trust: TrustedDirectories) -> int:
         return os.open(name, DIRECTORY, dir_fd=parent)
     except PermissionError:
         with closing_descriptor(os.open(name, DIRECTORY_LOCATION, dir_fd=parent)) as location:
-            open_folder(location, path, trust)
+            if (folder := open_folder(location, path, trust)) is not None:
+                os.close(folder)
         raise
 
 

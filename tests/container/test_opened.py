@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError
+from provisioner.filesystem.descriptors import DIRECTORY
 
 
 @pytest.fixture
@@ -51,6 +53,23 @@ def test_nothing_and_what_provision_has_not_made(container: Path) -> None:
     link.symlink_to(container)
     assert refused(file) == (8, "DIR is not a directory", LIST_HINT)
     assert refused(link) == (8, f"DIR is a symlink to {container}", "name the directory itself")
+
+
+def test_a_directory_that_may_only_be_searched_leaves_nothing_open(
+    container: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def open_or_refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == container.name and flags == DIRECTORY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_or_refuse)
+        assert refused(container)[:2] == (7, f"look at {container}: Permission denied")
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory"])
