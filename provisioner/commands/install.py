@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
     options = SourceOptions.of(arguments, config)
     if arguments.lock:
-        _check_outside(Path(arguments.lock), directory)
+        _check_lock_outside(Path(arguments.lock), directory)
         check_writable(Path(arguments.lock), trust)
     warn_of_missing_binds(plan.binds, console)
     stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_outside(lock: Path, directory: Path) -> None:
+def _check_lock_outside(lock: Path, directory: Path) -> None:
     """Raise UsageError where a lock would be in DIR."""
     if directory in Path(os.path.realpath(lock)).parents:
         beside = printable(shlex.quote(f"{directory}.lock"))

@@ -10,7 +10,7 @@ import shlex
 from provisioner.errors import UsageError
 from provisioner.terminal.escaping import printable
 
-PATHS = (
+_PATHS = (
     *("DIR", "NEW", "FILE", "NAME|DIR", "NAME|DIR|FILE", "NAME|FILE", "SOURCE", "SOURCE|DIR", "PATH[:DST]"),
     "SRC[:DST[:ro]]",
 )
@@ -21,8 +21,8 @@ _LEFT = re.compile(r"((?:(?:docker-archive|oci-archive|oci|dir|rootfs):)?)((~|\$
 
 
 def check_unexpanded_paths(action: argparse.Action, value: object) -> None:
-    """Raise UsageError for each path among the values of an argument that begins with `~` or `$NAME`."""
-    if action.metavar in PATHS and not set(_INSIDE) & set(action.option_strings):
+    """Raise UsageError where a path among the values of an argument begins with `~` or `$NAME`."""
+    if action.metavar in _PATHS and not set(_INSIDE) & set(action.option_strings):
         for word in value if isinstance(value, list) else [value]:
             if isinstance(word, str):
                 check_unexpanded(word)
