@@ -73,8 +73,9 @@ class Console:
     def _write(self, text: str, begin: str = "") -> None:
         """Write one line, above the bar where there is one. `begin` comes before it, and is not escaped."""
         text = self._fill(begin + printable(text))
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
+        bar = self._bar  # another thread may close it now, which does no harm
+        if bar is not None:
+            bar.write(text, file=self._stream)
         else:
             self._stream.write(f"{text}\n")  # at once: a signal comes before it or behind it
             self._stream.flush()
@@ -175,9 +176,10 @@ class Console:
 
     def show(self, line: Callable[[int], str]) -> None:
         """Show what `line` returns for a number of columns, where there is a bar."""
-        if self._bar is not None:
+        bar = self._bar  # as in `_write`
+        if bar is not None:
             with suppress(OSError, ValueError):  # the terminal is gone
-                self._bar.set_description_str(printable(line(self._columns())))
+                bar.set_description_str(printable(line(self._columns())))
 
 
 @contextmanager
