@@ -75,7 +75,7 @@ def opened_container(
             raise _no_container(directory, shown)
         with closing_descriptor(folder):
             with look_errors(directory):
-                has_one = not needs or any(_is_file(folder, needed) for needed in needs)
+                has_one = not needs or any(is_file(folder, needed) for needed in needs)
             if not has_one:
                 raise _no_container(directory, shown)
             yield OpenedContainer(directory, shown, top, folder)
@@ -104,10 +104,20 @@ def _no_container(directory: Path, shown: str) -> ProvisionError:
     if not os.path.exists(directory):
         return NotFound(f"there is no directory {shown}", LIST_HINT)
     if looks_provisioned(directory):
-        return TargetExists(
-            f"{shown} is incomplete: its record is missing, so nobody knows what it was made from", PROVISION_ELSEWHERE
-        )
+        return incomplete(shown, PROVISION_ELSEWHERE)
     return TargetExists(f"{shown} was not made by provision", _hint_for(directory))
+
+
+def incomplete(shown: str, hint: str) -> TargetExists:
+    """Return the error for a directory with a FOLDER that has no record; `shown` is its name for messages."""
+    return TargetExists(f"{shown} is incomplete: its record is missing, so nobody knows what it was made from", hint)
+
+
+def is_file(folder: int, name: str) -> bool:
+    """Return whether a regular file with this name is in an open directory. Raises OSError."""
+    with suppress(FileNotFoundError):
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    return False
 
 
 def _no_directory(parent: int, name: str, path: Path, shown: str) -> TargetExists:
@@ -122,10 +132,3 @@ def _hint_for(path: Path) -> str:
     """Return what to name instead of a path that is no provisioned directory: the one that it is in, if any."""
     above = next((part for part in path.parents if looks_provisioned(part)), None)
     return f"name the directory: {printable(shlex.quote(str(above)))}" if above else LIST_HINT
-
-
-def _is_file(folder: int, name: str) -> bool:
-    """Return whether a regular file with this name is in an open directory. Raises OSError."""
-    with suppress(FileNotFoundError):
-        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-    return False

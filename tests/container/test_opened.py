@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.container.existing import existing_record
 from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD
-from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError, TargetExists
 from provisioner.filesystem.descriptors import DIRECTORY
 
 
@@ -85,3 +86,12 @@ def test_without_a_record(container: Path, kind: str) -> None:
     (container / FOLDER / OWNERSHIP_RECORD).touch()
     with opened_container(container, needs=(RECORD, OWNERSHIP_RECORD)) as opened:
         opened.check_ownership_record()
+
+
+def test_removal_is_suggested_for_what_can_be_removed(container: Path) -> None:
+    (container / FOLDER / RECORD).unlink()
+    for hint in ("move it away", f"to remove this one: provision remove {container}"):
+        with pytest.raises(TargetExists, match="is incomplete: its record is missing") as raised:
+            existing_record(container)
+        assert raised.value.hint.endswith(hint)
+        (container / FOLDER / OWNERSHIP_RECORD).touch()
