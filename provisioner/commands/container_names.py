@@ -64,9 +64,10 @@ def find_container(name: str, trust: TrustedDirectories) -> Path:
 
 
 def find_container_or_link(name: str, trust: TrustedDirectories) -> Path:
-    """Return the same, but don't follow the last name as a symlink: for commands that replace what has that name.
+    """Return the absolute path that a NAME|DIR means, for commands that replace what has that name.
 
-    Raises UsageError for the root directory, too.
+    The last name isn't followed as a symlink. Raises as `path_of_container` does, UsageError for the root directory,
+    NotTrusted and MachineError.
     """
     path = path_of_container(name)
     with trust_errors(f"look at {printable(name)}"), resolved(path, trust, parents_only=True) as found:

@@ -163,7 +163,7 @@ def _mount_and_enter(directory: Path, namespaces: int) -> None:
 
 
 def _become_root_and_mount(directory: Path) -> None:
-    """Do the same as root of a new user namespace. Raises OSError."""
+    """Become root of a new user namespace, then call `_mount_and_enter`. Raises OSError."""
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     _call(libc.unshare, _NEWUSER)
