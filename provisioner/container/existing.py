@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from provisioner.container.access import open_folder, trust_errors
+from provisioner.container.mounted import hidden_container
 from provisioner.container.record import Record
 from provisioner.errors import TargetExists
 from provisioner.filesystem.descriptors import DIRECTORY, DIRECTORY_LOCATION, closing_descriptor
@@ -57,6 +58,8 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
     if folder is not None:
         with closing_descriptor(folder):
             record = Record.read_from(folder, directory)
+    if record is None and (hidden := hidden_container(directory, shown)):
+        raise hidden
     if record is None and folder is not None:
         raise TargetExists(
             f"{shown} is incomplete: its record is missing, so nobody knows what it was made from",

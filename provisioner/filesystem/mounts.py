@@ -17,6 +17,8 @@ class Mount(NamedTuple):
     """The absolute path where it is mounted."""
     type: str
     """The type of the file system, such as `ext4`."""
+    source: str
+    """What is mounted: the path in its file system of a part of that, as of a bind mount, else a device or a name."""
 
 
 def read_mounts() -> list[Mount]:
@@ -78,7 +80,9 @@ def mount_of(path: Path) -> Mount | None:
 
 def _parse(line: bytes) -> Mount:
     fields, _, rest = line.partition(b" - ")
-    return Mount(os.fsdecode(unescape(fields.split()[4])), os.fsdecode(rest.partition(b" ")[0]))
+    _, _, _, root, point, *_ = map(unescape, fields.split(b" "))
+    kind, source, *_ = map(unescape, rest.split(b" "))
+    return Mount(os.fsdecode(point), os.fsdecode(kind), os.fsdecode(source if root == b"/" else root))
 
 
 def unescape(path: bytes) -> bytes:

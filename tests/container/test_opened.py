@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from provisioner.container.existing import existing_record
 from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError
+from tests.support.tools import need, need_root, run
 
 
 @pytest.fixture
@@ -51,6 +54,31 @@ def test_nothing_and_what_provision_has_not_made(container: Path) -> None:
     link.symlink_to(container)
     assert refused(file) == (8, "DIR is not a directory", LIST_HINT)
     assert refused(link) == (8, f"DIR is a symlink to {container}", "name the directory itself")
+
+
+@pytest.mark.parametrize("below", ["", FOLDER])
+def test_a_container_below_a_mount(container: Path, below: str) -> None:
+    """What is mounted on it is named, with the command that shows the container again."""
+    need_root()
+    need("mount", "umount")
+    other, point = container.with_name("the other"), container / below
+    other.mkdir()
+    (other / "file").touch()
+    for words, shown in ((["--bind", other], str(other)), (["-t", "tmpfs", "-o", "mode=700", "a name"], "a name")):
+        run("mount", *words, point)
+        try:
+            (point / "file").touch()
+            status, message, hint = refused(container)
+            with pytest.raises(ProvisionError) as raised:
+                existing_record(container)
+        finally:
+            run("umount", point)
+        assert status == 8
+        assert re.fullmatch(rf"DIR was not made by provision: .*{shown} \(\w+\) is mounted on {point}", message)
+        assert hint == raised.value.hint == f"if that hides a container, unmount it first: umount {point}"
+        assert raised.value.message == message.replace("DIR", str(container), 1)
+    with opened_container(container):
+        pass
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory"])
