@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.input_files import open_input, spooled, start_of
+from provisioner.commands.source_words import suggest_image
 from provisioner.image.digest import NOT_VERIFIED
 from provisioner.image.source_name import Rootfs, Url
 from provisioner.terminal.escaping import printable
@@ -65,8 +66,9 @@ def open_url(name: Url, opening: Opening) -> Source:
     from provisioner.sources.lazy import LazySource
 
     def read() -> LocalImages:
-        fetched = fetch(name.url, str(name), opening)
-        return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
+        with suggest_image(name.url):
+            fetched = fetch(name.url, str(name), opening)
+            return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
 
     return LazySource(str(name), read)
 

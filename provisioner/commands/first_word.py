@@ -6,18 +6,22 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from provisioner.catalogue import Catalogue
 from provisioner.commands.foreign_words import INSTEAD, TOOLS, what_to_type
 from provisioner.commands.similar import nearest
 from provisioner.config import Config
 from provisioner.container_files import looks_provisioned
-from provisioner.errors import UsageError
+from provisioner.errors import ProvisionError, UsageError
+from provisioner.image.source_name import is_path, parse_source
 from provisioner.terminal.escaping import printable
 
-_IMAGES = frozenset({"composer", "consul", "crate", "docker", "flink", "plone", "unit"})
+_IMAGES = frozenset({"composer", "consul", "crate", "docker", "flink", "plone", "sl", "unit"})
 """Images of Docker Hub with short names that are near to the name of a subcommand, or of INSTEAD."""
 _WORD = re.compile("[a-z]+([-_][a-z]+)*")
+_TAKES_NEW_DIRECTORY = "doctor"
+"""The only subcommand that a directory may follow that isn't there."""
 
 
 def operand_positions(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[int]:
@@ -97,7 +101,7 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
     if len(operands) == 1:
         known = tuple(name for name in known if name != "container")  # alone it is more likely that of a DIR
     name = nearest(word, known) if is_word else ""
-    if not name or _is_catalogued(word):
+    if not name or _is_catalogued(word) or (name != _TAKES_NEW_DIRECTORY and _are_image_and_directory(operands)):
         return ""
     if name in INSTEAD:
         return f"did you mean {name}? Here that is: {what_to_type([name, *operands[1:]], names)}"
@@ -107,6 +111,29 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
 def _is_catalogued(word: str) -> bool:
     """Return whether the catalogue, or that of config.toml, has a source for a word."""
     return word in Catalogue.packaged().sources or word in Config.load().catalogue.sources
+
+
+def _are_image_and_directory(operands: Sequence[str]) -> bool:
+    """Return whether operands are IMAGE and DIR, although IMAGE is nearly a subcommand.
+
+    DIR is written as a path, and nothing is there, so that no subcommand could use it, or what was made from IMAGE.
+    """
+    if len(operands) != 2 or not is_path(operands[1]):
+        return False
+    image, directory = operands
+    return not os.path.lexists(directory) or _was_made_from(directory, image)
+
+
+def _was_made_from(directory: str, image: str) -> bool:
+    """Return whether there is a provisioned directory that was made from an image."""
+    from provisioner.container.access import find_directory
+    from provisioner.container.record import Record
+
+    if looks_provisioned(directory):
+        with suppress(ProvisionError):
+            record = Record.read(find_directory(directory))
+            return record is not None and record.reference == str(parse_source(image))
+    return False
 
 
 def _value_is_next(option: str, takes_value: Callable[[str], bool]) -> bool:

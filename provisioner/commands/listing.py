@@ -49,7 +49,7 @@ _COLUMNS = (
     Column("DOWNLOAD", "{} download", right=True, optional=True),
     Column("PROVISIONED", optional=True),
     Column("STATE", style=lambda text: _STYLES.get(text.split(",")[0].split()[-1], Style.PLAIN)),
-    Column("NOTE", flexible=True),
+    Column("NOTE", flexible=True, below=True),
 )
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from provisioner.commands.similar import nearest
 from provisioner.errors import NetworkError, NotAllowed, NotFound, UsageError
-from provisioner.image.reference import DOCKER_HUB, Reference
+from provisioner.image.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.image.source_name import is_path
 from provisioner.terminal.escaping import printable
 
@@ -84,6 +84,22 @@ def suggest_file(reference: Reference) -> Iterator[None]:
         hub_name = reference.repository.removeprefix("library/") if reference.registry == DOCKER_HUB else ""
         if found := next((name for name in (hub_name, reference.name) if name and os.path.isfile(name)), ""):
             error.hint = f"{error.hint}; the file that is here: {_quoted(f'./{found}')}"
+        raise
+
+
+@contextmanager
+def suggest_image(url: str) -> Iterator[None]:
+    """Where the block finds no file at a URL that may be the name of an image behind http://, say how that is named."""
+    try:
+        yield
+    except (NotFound, NotAllowed, UsageError) as error:
+        scheme, _, name = url.partition("://")
+        if "/" in name and _is_reference(name) and not _ARCHIVE.search(name):
+            is_insecure = scheme.lower() == "http" and not is_loopback(Reference.parse(name).registry)
+            option = "--insecure " if is_insecure else ""
+            error.hint = f"{error.hint}; an image of a registry: provision {option}{_quoted(name)} DIR".removeprefix(
+                "; "
+            )
         raise
 
 

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from provisioner.container.access import open_folder, trust_errors
+from provisioner.container.mounted import hidden_container
 from provisioner.container.opened import incomplete, is_file
 from provisioner.container.record import Record
 from provisioner.container_files import OWNERSHIP_RECORD
@@ -56,12 +57,16 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
             return None
     folder = open_folder(opened, directory, trust)
     if folder is None:
+        if hidden := hidden_container(directory, shown):
+            raise hidden
         raise TargetExists(
             f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
         )
     with closing_descriptor(folder):
         if (record := Record.read_from(folder, directory)) is not None:
             return record
+        if hidden := hidden_container(directory, shown):
+            raise hidden
         if not is_file(folder, OWNERSHIP_RECORD):  # then `provision remove` refuses it, too
             raise incomplete(shown, "choose another directory, or move it away")
         remove = f"provision remove {printable(shlex.quote(str(directory)))}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from provisioner.container_files import FOLDER
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.locks import process_name
 from provisioner.filesystem.mount_uses import MountUse, find_mount_uses
+from provisioner.filesystem.mounts import read_mounts
 from provisioner.terminal.escaping import printable
 
 
@@ -28,6 +30,19 @@ def check_not_mounted(opened: int, directory: Path, action: str, *, only_here: b
     if first.pid:
         hint = f"end that process, or as root: nsenter -m -t {first.pid} umount {shlex.quote(printable(first.point))}"
     raise TargetExists(f"can't {action} {shown}: {what}{where}", hint)
+
+
+def hidden_container(directory: Path, shown: str) -> TargetExists | None:
+    """Return the error for a directory that is no container, where a mount on it may hide one; None without a mount."""
+    points = (str(directory), str(directory / FOLDER))
+    mount = next((mount for mount in reversed(read_mounts()) if mount.point in points), None)
+    if mount is None:
+        return None
+    point, source = printable(shlex.quote(mount.point)), printable(mount.source)
+    return TargetExists(
+        f"{shown} was not made by provision: {source} ({mount.type}) is mounted on {printable(mount.point)}",
+        f"if that hides a container, unmount it first: umount {point}",
+    )
 
 
 def _describe_mount(use: MountUse, shown: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioner.container.access import look_errors, open_folder
+from provisioner.container.mounted import hidden_container
 from provisioner.container.record import Record
 from provisioner.container_files import OWNERSHIP_RECORD, RECORD, looks_provisioned
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, NotFound, ProvisionError, TargetExists
@@ -103,6 +104,8 @@ def _no_container(directory: Path, shown: str) -> ProvisionError:
     """
     if not os.path.exists(directory):
         return NotFound(f"there is no directory {shown}", LIST_HINT)
+    if hidden := hidden_container(directory, shown):
+        return hidden
     if looks_provisioned(directory):
         return incomplete(shown, PROVISION_ELSEWHERE)
     return TargetExists(f"{shown} was not made by provision", _hint_for(directory))

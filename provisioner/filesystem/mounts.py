@@ -18,6 +18,8 @@ class Mount(NamedTuple):
     """The absolute path where it is mounted."""
     type: str
     """The type of the file system, such as `ext4`."""
+    source: str
+    """What is mounted: the path in its file system of a part of that, as of a bind mount, else a device or a name."""
 
 
 class MountLine(NamedTuple):
@@ -35,6 +37,8 @@ class MountLine(NamedTuple):
     """Where it is mounted, as a path from the root directory of the process."""
     type: bytes
     """The type of the file system."""
+    source: bytes
+    """A device, or a name that stands for none."""
 
 
 def parse_mountinfo(text: bytes) -> Iterator[MountLine]:
@@ -42,12 +46,20 @@ def parse_mountinfo(text: bytes) -> Iterator[MountLine]:
     for line in text.splitlines():
         fields, _, rest = line.partition(b" - ")
         number, parent, device, root, point, *_ = fields.split(b" ")
-        yield MountLine(number, parent, device, _unescape(root), _unescape(point), rest.partition(b" ")[0])
+        kind, source, *_ = map(_unescape, rest.split(b" "))
+        yield MountLine(number, parent, device, _unescape(root), _unescape(point), kind, source)
 
 
 def read_mounts() -> list[Mount]:
     """Return all mounts in the order of the kernel; none where /proc can't be read."""
-    return [Mount(os.fsdecode(mount.point), os.fsdecode(mount.type)) for mount in _own_mounts()]
+    return [
+        Mount(
+            os.fsdecode(mount.point),
+            os.fsdecode(mount.type),
+            os.fsdecode(mount.source if mount.root == b"/" else mount.root),
+        )
+        for mount in _own_mounts()
+    ]
 
 
 def mount_points_in(directory: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError, TargetExists
 from provisioner.filesystem.descriptors import DIRECTORY
+from tests.support.tools import need, need_root, run
 
 
 @pytest.fixture
@@ -71,6 +73,31 @@ def test_a_directory_that_may_only_be_searched_leaves_nothing_open(
         patch.setattr(os, "open", open_or_refuse)
         assert refused(container)[:2] == (7, f"look at {container}: Permission denied")
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("below", ["", FOLDER])
+def test_a_container_below_a_mount(container: Path, below: str) -> None:
+    """What is mounted on it is named, with the command that shows the container again."""
+    need_root()
+    need("mount", "umount")
+    other, point = container.with_name("the other"), container / below
+    other.mkdir()
+    (other / "file").touch()
+    for words, shown in ((["--bind", other], str(other)), (["-t", "tmpfs", "-o", "mode=700", "a name"], "a name")):
+        run("mount", *words, point)
+        try:
+            (point / "file").touch()
+            status, message, hint = refused(container)
+            with pytest.raises(ProvisionError) as raised:
+                existing_record(container)
+        finally:
+            run("umount", point)
+        assert status == 8
+        assert re.fullmatch(rf"DIR was not made by provision: .*{shown} \(\w+\) is mounted on {point}", message)
+        assert hint == raised.value.hint == f"if that hides a container, unmount it first: umount {point}"
+        assert raised.value.message == message.replace("DIR", str(container), 1)
+    with opened_container(container):
+        pass
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory"])
