@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from provisioner.container.access import open_folder, trust_errors
@@ -14,7 +13,7 @@ from provisioner.filesystem.descriptors import DIRECTORY, DIRECTORY_LOCATION, cl
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
@@ -63,7 +62,7 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
     if record is None and folder is not None:
         raise TargetExists(
             f"{shown} is incomplete: its record is missing, so nobody knows what it was made from",
-            f"choose another directory; to remove this one: provision remove {printable(shlex.quote(str(directory)))}",
+            f"choose another directory; to remove this one: provision remove {shell_word(str(directory))}",
         )
     if record is None:
         raise TargetExists(
