@@ -87,7 +87,10 @@ def new_image(
         base_layers: list[StoredBlob] = []
         if has_unstated_digests(base) and not arguments.squash:
             base, base_layers = _find_digests(arguments, record, console, stack)
-        layer, report, owners = write_layer(container, options, stack)
+        with console.byte_activity(
+            f"making a layer of {'all' if arguments.squash else 'the changed'} files"
+        ) as advance:
+            layer, report, owners = write_layer(container, options, stack, advance)
         created = _created(base, layer, latest)
         name = parse_source(record.reference)
         derivation = Derivation(
