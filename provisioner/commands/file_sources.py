@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from provisioner.commands.input_files import open_input, spooled, start_of
 from provisioner.commands.source_words import suggest_image
 from provisioner.image.digest import NOT_VERIFIED
 from provisioner.image.source_name import Rootfs, Url
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 if TYPE_CHECKING:
     from provisioner.commands.opening import Opening
@@ -27,7 +26,7 @@ def open_rootfs(name: Rootfs, opening: Opening) -> Source:
     shown = printable(name.location)
     if "://" in name.location:
         return LazySource(str(name), lambda: _fetched_root_file_system(name, shown, opening))
-    hint = f"tar -C {shlex.quote(shown)} -c . | provision rootfs:- DIR"
+    hint = f"tar -C {shell_word(name.location)} -c . | provision rootfs:- DIR"
     file = open_input(Path(name.location), opening.stack, hint)
     return LazySource(str(name), lambda: root_file_system(file, shown, str(name), opening, is_named=True))
 

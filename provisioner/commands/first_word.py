@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
@@ -15,7 +14,7 @@ from provisioner.config import Config
 from provisioner.container_files import looks_provisioned
 from provisioner.errors import ProvisionError, UsageError
 from provisioner.image.source_name import is_path, parse_source
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_line
 
 _IMAGES = frozenset({"composer", "consul", "crate", "docker", "flink", "plone", "sl", "unit"})
 """Images of Docker Hub with short names that are near to the name of a subcommand, or of INSTEAD."""
@@ -62,7 +61,7 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
     is_reversed = len(operands) > 1 and operands[0] != "-" and operands[1] in names and not os.path.lexists(operands[1])
     is_container = is_container and operands[1:2] not in (["list"], ["run"])  # those have no container behind them
     if not (is_container and is_reversed) and (instead := instead_of(operands, others, names)):
-        image = f"; an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
+        image = f"; an image of that name: {shell_line(['provision', 'install', *words])}"
         hint = instead + (image if operands[0].islower() else "")
         raise UsageError(f"there is no subcommand {printable(operands[0])}", hint)
     if is_reversed:
@@ -71,7 +70,7 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
         named = ["provision", *before, f"./{operands[1]}", *behind]
         raise UsageError(
             f"the subcommand comes first: {operands[1]}",
-            f"type {printable(shlex.join(line))}; a directory of that name: {printable(shlex.join(named))}",
+            f"type {shell_line(line)}; a directory of that name: {shell_line(named)}",
         )
 
 
@@ -79,9 +78,9 @@ def _check_without_tool(operands: Sequence[str], others: Sequence[str], names: C
     """Raise UsageError where a subcommand of ours or of another tool follows the name of a tool."""
     tool, *rest = operands
     if tool in ("proot-distro", "pd") and rest[0] == "login":
-        raise UsageError(f"leave out {tool}", f"type {printable(shlex.join(['provision', 'shell', *others[1:]]))}")
+        raise UsageError(f"leave out {tool}", f"type {shell_line(['provision', 'shell', *others[1:]])}")
     if rest[0] in names:
-        raise UsageError(f"leave out {tool}", f"type {printable(shlex.join(['provision', *others]))}")
+        raise UsageError(f"leave out {tool}", f"type {shell_line(['provision', *others])}")
     if rest[0] in INSTEAD:
         raise UsageError(f"leave out {tool}; there is no subcommand {rest[0]}", what_to_type(rest, names))
 
@@ -95,7 +94,7 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
     if word in INSTEAD:
         return what_to_type([word, *operands[1:]], names)
     if word in names and word != operands[0]:
-        return f"did you mean: {printable(shlex.join(['provision', word, *others]))}"
+        return f"did you mean: {shell_line(['provision', word, *others])}"
     is_word = _WORD.fullmatch(word) and word not in _IMAGES
     known = (*names, "help", *INSTEAD)
     if len(operands) == 1:
@@ -105,7 +104,7 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
         return ""
     if name in INSTEAD:
         return f"did you mean {name}? Here that is: {what_to_type([name, *operands[1:]], names)}"
-    return f"did you mean: {printable(shlex.join(['provision', name, *others]))}"
+    return f"did you mean: {shell_line(['provision', name, *others])}"
 
 
 def _is_catalogued(word: str) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 
 from provisioner.errors import UsageError
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 _PATHS = (
     *("DIR", "NEW", "FILE", "NAME|DIR", "NAME|DIR|FILE", "NAME|FILE", "SOURCE", "SOURCE|DIR", "PATH[:DST]"),
@@ -46,4 +45,4 @@ def check_unexpanded(word: str) -> None:
 
 
 def _quoted(word: str) -> str:
-    return printable(shlex.quote(word))
+    return shell_word(word)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from provisioner.container.access import open_folder, trust_errors
@@ -16,7 +15,7 @@ from provisioner.filesystem.descriptors import DIRECTORY, DIRECTORY_LOCATION, cl
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
@@ -69,5 +68,5 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
             raise hidden
         if not is_file(folder, OWNERSHIP_RECORD):  # then `provision remove` refuses it, too
             raise incomplete(shown, "choose another directory, or move it away")
-        remove = f"provision remove {printable(shlex.quote(str(directory)))}"
+        remove = f"provision remove {shell_word(str(directory))}"
         raise incomplete(shown, f"choose another directory; to remove this one: {remove}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from provisioner.errors import PROVISION_ELSEWHERE, MachineError, NotFound, Prov
 from provisioner.filesystem.descriptors import DIRECTORY, DIRECTORY_LOCATION, closing_descriptor
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 LIST_HINT = "see all that are known: provision list"
 """What helps where a DIR is no provisioned directory."""
@@ -134,4 +133,4 @@ def _no_directory(parent: int, name: str, path: Path, shown: str) -> TargetExist
 def _hint_for(path: Path) -> str:
     """Return what to name instead of a path that is no provisioned directory: the one that it is in, if any."""
     above = next((part for part in path.parents if looks_provisioned(part)), None)
-    return f"name the directory: {printable(shlex.quote(str(above)))}" if above else LIST_HINT
+    return f"name the directory: {shell_word(str(above))}" if above else LIST_HINT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from contextlib import ExitStack, suppress
@@ -21,7 +20,7 @@ from provisioner.errors import MachineError, ProvisionError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.renewal import find_outdated
 from provisioner.launch.runtime_files import runtime_files
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import shell_word
 
 QEMU = {
     "amd64": "x86_64",
@@ -118,7 +117,7 @@ def check_start_script(site: Site) -> Finding:
     """Check whether DIR/start.sh finds a runtime: `--print` makes it print its command line and run nothing."""
     script = site.directory / SCRIPT
     if not script.is_file():
-        return no("is missing", f"provision repair {shlex.quote(printable(str(site.directory)))}")
+        return no("is missing", f"provision repair {shell_word(str(site.directory))}")
     temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
     trusted = {"PROVISION_TRUST_DIR": "*"} if site.trust.covers(site.directory) else {}
     environment = {**os.environ, **temporary, **trusted}

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TextIO
 
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import ColourChoice, Screen, Style
 from provisioner.terminal.transfer import Transfer, Unpacked, join_fitting, progress_line, status_line
@@ -128,6 +129,18 @@ class Console:
                 yield
         finally:
             self._close_bar()
+
+    @contextmanager
+    def byte_activity(self, what: str) -> Iterator[Callable[[int], None]]:
+        """Show what is being done, and how many bytes of it are done: give the function that adds to them."""
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+
+        with self.activity(what, lambda: size_text(done)):
+            yield advance
 
     def _has_bar(self) -> bool:
         """Return whether the stream is a terminal on which a line can be rewritten."""
