@@ -69,7 +69,7 @@ class Config:
         The file is `config_file()`. If `$PROVISION_CONFIG` names it, it must exist. Raises UsageError.
         """
         path = config_file(environment)
-        if path is None or (not environment.get("PROVISION_CONFIG") and not path.exists()):
+        if path is None or (not environment.get("PROVISION_CONFIG") and _is_missing(path)):
             return cls()
         return cls.parse(read_settings(path), printable(str(path)))
 
@@ -97,6 +97,17 @@ def config_file(environment: Mapping[str, str] = os.environ) -> Path | None:
         return Path(chosen)
     usual = user_directory("XDG_CONFIG_HOME", ".config", environment)
     return usual and usual / "config.toml"
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether nothing is at a path for sure: what this user may not look at isn't missing."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _text(value: Any) -> str:

@@ -34,7 +34,6 @@ from scripts.matrix_systems import System, Unavailable, make_system
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS: tuple[Row, ...] = (*FILES, *LANGUAGES, *TOOLS, *INSTALLS, *SERVERS, *USERS, *REFUSED)
-SYSTEMS = ("debian", "debian-small", "alpine")
 
 
 def main(arguments: Sequence[str]) -> int:

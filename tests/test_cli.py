@@ -22,6 +22,7 @@ from provisioner.commands.first_word import check_first_word
 from provisioner.commands.foreign_words import INSTEAD
 from provisioner.commands.similar import count_typos, nearest
 from provisioner.commands.start_options import with_volume_options
+from provisioner.container.record import Record
 from provisioner.errors import MachineError, UsageError
 from tests.support import builders
 from tests.support.leftovers import clean_place
@@ -113,11 +114,43 @@ def test_one_typo_in_a_subcommand_is_seen_before_any_request(name: str) -> None:
     for at in range(1, len(name)):
         rest = name[at + 1 :]
         for word in (name[:at] + rest, f"{name[:at]}q{name[at:]}", f"{name[:at]}q{rest}", swapped(name, at)):
-            if len(word) < 3 or word in (*OFFICIAL_IMAGES, *COMMANDS):
+            if word in (*OFFICIAL_IMAGES, *COMMANDS, *INSTEAD) or len(word.replace("q", "")) < 2:
                 continue
             with pytest.raises(UsageError) as caught:
                 check_first_word([word, *["web"] * (at % 3)], range(1 + at % 3), COMMANDS)
             assert caught.value.message == f"there is no subcommand {word}"
+
+
+@pytest.mark.parametrize("word", ["lits", "rn", "strat", "pul", "inspct"])
+def test_a_word_that_is_nearly_a_subcommand_is_an_image_where_dir_says_so(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path where nothing is can only be DIR, and so can what was made from that image: Make runs a line again."""
+    monkeypatch.chdir(tmp_path)
+    for directory in ("./new", f"{tmp_path}/new", "../new"):
+        check_first_word([word, directory], range(2), COMMANDS)
+    for others in (["new"], ["./new", "more"], ["."], []):
+        assert_refused([word, *others])
+    (tmp_path / "new").mkdir()
+    assert_refused([word, "./new"])
+    (tmp_path / "new/.provision").mkdir()
+    assert_refused([word, "./new"])
+    digest = f"sha256:{'0' * 64}"
+    record = Record(f"docker.io/library/{word}:latest", "linux/amd64", digest, "", digest, (), "generic")
+    (tmp_path / "new/.provision/record.json").write_text(record.to_json())
+    check_first_word([word, "./new"], range(2), COMMANDS)
+    assert_refused(["tgas", "./new"])
+
+
+def test_doctor_takes_a_directory_that_is_not_there() -> None:
+    assert_refused(["docter", "./new"])
+
+
+def assert_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_first_word(words, range(len(words)), COMMANDS)
+    assert caught.value.message == f"there is no subcommand {words[0]}"
+    assert f"; an image of that name: provision install {' '.join(words)}" in caught.value.hint
 
 
 def swapped(word: str, at: int) -> str:
@@ -134,8 +167,9 @@ def test_typos_are_counted(one: str, other: str, count: int) -> None:
 
 
 def test_short_words_are_near_to_nothing() -> None:
-    assert nearest("", ["run"]) == nearest("rn", ["run"]) == nearest("rxx", ["run"]) == ""
-    assert nearest("rnu", ["run"]) == "run"
+    assert nearest("", ["run"]) == nearest("r", ["run"]) == nearest("rxx", ["run"]) == nearest("rx", ["run"]) == ""
+    assert nearest("rnu", ["run"]) == nearest("rn", ["rm", "run"]) == "run"
+    assert nearest("sl", ["ps", "ls"]) == "ls"
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,12 @@ def test_where_the_file_is(tmp_path: Path) -> None:
     assert Config.load({**home, "PROVISION_CONFIG": "/dev/null"}) == Config()
 
 
+def test_a_file_that_may_not_be_looked_at_is_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match=r"^read .*loop/provision/config\.toml: Too many levels of symbolic links$"):
+        Config.load({"XDG_CONFIG_HOME": f"{tmp_path}/loop"})
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

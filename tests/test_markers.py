@@ -1,11 +1,13 @@
-"""The markers that `make check-fast` selects by: what tests need is found in their code."""
+"""The markers that `make check-fast` selects by, which are found in the code of tests, and what pytest warns of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import find, strategies
 
 from tests.support import pulls
 from tests.support.markers import markers_of_code
@@ -60,3 +62,12 @@ def test_code_shows_what_a_test_needs(code: Callable[[], object], markers: set[s
 def test_fixtures_show_it_too(registry: ScriptedRegistry, request: pytest.FixtureRequest) -> None:
     assert request.node.get_closest_marker("needs_server")
     assert not request.node.get_closest_marker("needs_root")
+
+
+def test_a_strategy_whose_file_was_edited_meanwhile(tmp_path: Path) -> None:
+    """Somebody edits tests while they run: hypothesis takes other lines for the source of a function."""
+    path = tmp_path / "strategies.py"
+    path.write_text("edited = ()\n")
+    names: dict[str, Any] = {"st": strategies}
+    exec(compile("values = st.recursive(st.none(), lambda inner: st.lists(inner))", path, "exec"), names)
+    assert find(names["values"], lambda value: value is None) is None

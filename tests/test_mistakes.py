@@ -65,6 +65,7 @@ def place(hub: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path
             patch.setenv(name, value)
         patch.chdir(place)
         assert main(["alpine", "container", "--lock", "alpine.lock", "--quiet"]) == 0
+        assert main(["armonly", "new", "--quiet"]) == 3  # a later row is about it in the cache
     (place / "work").mkdir()
     (place / "work/notes.txt").write_text("mine\n")
     (place / "notes.txt").write_text("mine\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from provisioner.archives.fields import parse_decimal
 from provisioner.archives.stream import unreadable
 
@@ -34,3 +36,8 @@ def parse_pax(data: bytes) -> tuple[dict[bytes, bytes], list[tuple[int, int]]]:
     if len(numbers) % 2:
         raise unreadable("a pax header is damaged")
     return records, list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def number_in(records: Mapping[bytes, bytes], key: bytes, default: int) -> int:
+    """Return the decimal number in a record; `default` where there is no such record. Raises MalformedImage."""
+    return parse_decimal(records[key]) if key in records else default

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from provisioner.archives.fields import BLOCK, METADATA_LIMIT, parse_decimal, parse_number
+from provisioner.archives.pax import number_in
 from provisioner.archives.stream import unreadable
 from provisioner.errors import MalformedImage
 
@@ -43,13 +44,13 @@ def read_sparse_map(
         size = parse_number(header[483:495], "a size")
         extents = _read_old_map(header, read_block)
     elif records.get(b"GNU.sparse.major") == b"1":
-        size = _size_in(records, b"GNU.sparse.realsize", stored)
+        size = number_in(records, b"GNU.sparse.realsize", stored)
         extents = _read_map_1_0(read_content_block)
     elif b"GNU.sparse.map" in records:
-        size = _size_in(records, b"GNU.sparse.size", stored)
+        size = number_in(records, b"GNU.sparse.size", stored)
         extents = _parse_map_0_1(records[b"GNU.sparse.map"])
     elif pairs:
-        size = _size_in(records, b"GNU.sparse.size", stored)
+        size = number_in(records, b"GNU.sparse.size", stored)
         extents = list(pairs)
     else:
         return None
@@ -59,10 +60,6 @@ def read_sparse_map(
             raise unreadable("a map of holes contradicts itself")
         end = offset + length
     return SparseMap(size, tuple(extents))
-
-
-def _size_in(records: Mapping[bytes, bytes], key: bytes, default: int) -> int:
-    return parse_decimal(records[key]) if key in records else default
 
 
 def _read_old_map(header: bytes, read_block: Callable[[], bytes]) -> list[tuple[int, int]]:

@@ -14,7 +14,6 @@ from provisioner.archives.fields import (
     METADATA_LIMIT,
     has_right_checksum,
     parse_cached_number,
-    parse_decimal,
     parse_device,
     parse_mtime,
     parse_number,
@@ -22,7 +21,7 @@ from provisioner.archives.fields import (
     parse_owners,
     text_of,
 )
-from provisioner.archives.pax import XATTR, parse_pax
+from provisioner.archives.pax import XATTR, number_in, parse_pax
 from provisioner.archives.sparse import read_sparse_map, too_long
 from provisioner.archives.stream import Reader, StreamReader, unreadable
 from provisioner.errors import MalformedImage
@@ -206,7 +205,7 @@ class Archive:
             raise MalformedImage(f"{printable(path[:300])}: entries of type {flag!r} are unknown")
         if kind is Kind.FILE:  # the header of a sparse file may have a truncated name
             path = records.get(b"GNU.sparse.name", path)
-        stored = _decimal_record(records, b"size", size) if kind is Kind.FILE or flag == b"D" else 0
+        stored = number_in(records, b"size", size) if kind is Kind.FILE or flag == b"D" else 0
         self._begin_content(stored)
         if path.endswith(b"/"):
             if kind is Kind.FILE and stored:  # some readers skip the content, others parse it as headers
@@ -269,10 +268,6 @@ class Archive:
     def _skip_padding(self) -> None:
         self._input.read(self._padding)  # fewer at the end: the last padding may be missing
         self._padding = 0
-
-
-def _decimal_record(records: dict[bytes, bytes], key: bytes, default: int) -> int:
-    return parse_decimal(records[key]) if key in records else default
 
 
 def _xattrs(records: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:

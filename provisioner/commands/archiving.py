@@ -142,7 +142,9 @@ def call(job: Callable[[], _Result], name: str) -> _Result:
         raise error.__cause__ from None
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        file = f"a file in {printable(name)}" if error.filename is None else printable(os.fsdecode(error.filename))
+        # The name may be missing, or be the number of a descriptor.
+        is_named = isinstance(error.filename, str | bytes)
+        file = printable(error.filename) if is_named else f"a file in {printable(name)}"
         raise MachineError(f"read {file}: {reason}", HINTS.get(error.errno or 0, "")) from error
 
 

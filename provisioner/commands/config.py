@@ -30,7 +30,7 @@ from provisioner.errors import UsageError
 from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.run_settings import AS_CONFIGURED, OPTIONS
 from provisioner.launch.settings import RUNTIMES
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 HELP = "Show what a container's start.sh goes by, or change it"
 EXAMPLE = "provision config ./debian --set env='A=1 B=2'"
@@ -130,7 +130,7 @@ def _changes(texts: Sequence[str]) -> dict[str, Any]:
         key, value = _parse(text)
         if key in changes:
             same = [other.partition("=")[2] for other in texts if other.partition("=")[0] == key]
-            joined = f"write all words into one: --set {key}={printable(shlex.quote(' '.join(same)))}"
+            joined = f"write all words into one: --set {key}={shell_word(' '.join(same))}"
             raise UsageError(f"--set {key} is there twice", joined if key in _LISTS else "leave out one of them")
         changes[key] = value
     return changes

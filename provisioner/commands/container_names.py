@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from provisioner.container_files import looks_provisioned
 from provisioner.errors import NotFound, ProvisionError, UsageError
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_line, shell_word
 from provisioner.terminal.progress import Console
 
 _SHOWN_NAMES = 12
@@ -64,15 +63,16 @@ def find_container(name: str, trust: TrustedDirectories) -> Path:
 
 
 def find_container_or_link(name: str, trust: TrustedDirectories) -> Path:
-    """Return the same, but don't follow the last name as a symlink: for commands that replace what has that name.
+    """Return the absolute path that a NAME|DIR means, for commands that replace what has that name.
 
-    Raises UsageError for the root directory, too.
+    The last name isn't followed as a symlink. Raises as `path_of_container` does, UsageError for the root directory,
+    NotTrusted and MachineError.
     """
     path = path_of_container(name)
     with trust_errors(f"look at {printable(name)}"), resolved(path, trust, parents_only=True) as found:
         path = found.path
     if path == path.parent:
-        raise UsageError(f"DIR can't be {shlex.quote(printable(name))}", "name a directory that provision has made")
+        raise UsageError(f"DIR can't be {shell_word(name)}", "name a directory that provision has made")
     return path
 
 
@@ -115,7 +115,7 @@ def check_order(command: Sequence[str], name: str, other: str, *rest: str) -> No
     `command` is the subcommand with its options, `rest` are the words behind both.
     """
     if not _is_there(Path(name)) and not is_known(name) and is_known(other):
-        line = printable(shlex.join(["provision", *command, other, name, *rest]))
+        line = shell_line(["provision", *command, other, name, *rest])
         raise UsageError("NAME|DIR comes first", f"type {line}")
 
 
@@ -129,7 +129,7 @@ def no_directory(name: str) -> NotFound:
     """Return the error for the path of a DIR at which nothing is; it names a container beside it that may be meant."""
     path = Path(name)
     near = nearest(path.name, [found.name for found in containers_in([path.parent])])
-    meant = printable(shlex.quote(os.path.join(os.path.dirname(name), near)))
+    meant = shell_word(os.path.join(os.path.dirname(name), near))
     return NotFound(f"there is no directory {printable(name)}", f"did you mean {meant}?" if near else LIST_HINT)
 
 
@@ -139,14 +139,14 @@ def say_similar_container(word: str, command: str, console: Console) -> None:
     `command` is the subcommand.
     """
     if found := _similar_container(word):
-        line = shlex.join(["provision", command, str(found)])
-        console.step(f"{word} is taken for an image; for the container {printable(found.name)}: {printable(line)}")
+        line = shell_line(["provision", command, str(found)])
+        console.step(f"{word} is taken for an image; for the container {printable(found.name)}: {line}")
 
 
 def add_similar_container(error: ProvisionError, word: str) -> None:
     """Add to the hint of an error about a word that is no image how to start the container that may be meant."""
     if found := _similar_container(word):
-        line = printable(shlex.join(["provision", "start", found.name]))
+        line = shell_line(["provision", "start", found.name])
         error.hint = f"{error.hint}; the container {printable(found.name)}: {line}"
 
 

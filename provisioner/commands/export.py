@@ -13,6 +13,7 @@ from provisioner.commands.archiving import add_archive_arguments, write_archive
 from provisioner.commands.image_options import add_image_arguments
 from provisioner.errors import UsageError
 from provisioner.image.reference import Reference
+from provisioner.terminal.escaping import printable
 
 if TYPE_CHECKING:
     from provisioner.container.opened import OpenedContainer
@@ -74,15 +75,20 @@ def _write_image(
         own = [new.added_layer] if new.added_layer else []
         needed = {layer.digest for layer in new.image.layers} - {blob.descriptor.digest for blob in own}
         base = fetch_base_layers(arguments, new, needed, console, stack)
-        has_docker_manifest = arguments.format == DOCKER
-        write_image_archive(
-            new.image,
-            [*base, *own],
-            _name(arguments),
-            write,
-            time=new.created,
-            has_docker_manifest=has_docker_manifest,
-        )
+        with console.byte_activity(f"writing {printable(arguments.file)}") as advance:
+
+            def write_counted(data: bytes) -> None:
+                write(data)
+                advance(len(data))
+
+            write_image_archive(
+                new.image,
+                [*base, *own],
+                _name(arguments),
+                write_counted,
+                time=new.created,
+                has_docker_manifest=arguments.format == DOCKER,
+            )
         console.step(f"the image is {new.image.descriptor.digest}" + ("" if own else ": no file was changed"))
         return new.report, new.owners
 

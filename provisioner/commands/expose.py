@@ -27,7 +27,7 @@ from provisioner.container_files import CONFIG, FOLDER, ROOTFS, SCRIPT
 from provisioner.errors import MalformedImage, NotFound, UsageError, machine_errors
 from provisioner.image.config import USUAL_PATH, ImageConfig
 from provisioner.rootfs.tree import Tree, tree_errors
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 from provisioner.terminal.progress import Console
 
 HELP = "Run a container's programs as if they were this machine's"
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("there is no PROGRAM", f"as in {EXAMPLE}")
     _write(arguments.programs, directory, folder, console)
     if not is_on_path(folder):
-        console.step(f"{folder} is not on PATH: add it, as with export PATH={shlex.quote(str(folder))}:$PATH")
+        console.step(f"{folder} is not on PATH: add it, as with export PATH={shell_word(str(folder))}:$PATH")
     return 0
 
 
@@ -128,7 +128,7 @@ def check_programs(directory: Path, programs: Sequence[str]) -> None:
             if not any(_is_program(tree, os.fsencode(place)) for place in places):
                 raise NotFound(
                     f"{printable(program)} is not in {printable(str(directory))}",
-                    f"install it there first: {printable(shlex.quote(str(directory / SCRIPT)))} --shell",
+                    f"install it there first: {shell_word(str(directory / SCRIPT))} --shell",
                 )
 
 

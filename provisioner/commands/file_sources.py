@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioner.commands.input_files import open_input, spooled, start_of
+from provisioner.commands.source_words import suggest_image
+from provisioner.image.digest import NOT_VERIFIED
 from provisioner.image.source_name import Rootfs, Url
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 if TYPE_CHECKING:
     from provisioner.commands.opening import Opening
@@ -25,7 +26,7 @@ def open_rootfs(name: Rootfs, opening: Opening) -> Source:
     shown = printable(name.location)
     if "://" in name.location:
         return LazySource(str(name), lambda: _fetched_root_file_system(name, shown, opening))
-    hint = f"tar -C {shlex.quote(shown)} -c . | provision rootfs:- DIR"
+    hint = f"tar -C {shell_word(name.location)} -c . | provision rootfs:- DIR"
     file = open_input(Path(name.location), opening.stack, hint)
     return LazySource(str(name), lambda: root_file_system(file, shown, str(name), opening, is_named=True))
 
@@ -44,7 +45,6 @@ def root_file_system(file: io.FileIO, shown: str, reference: str, opening: Openi
 
     With `is_named`, the user says that it is one. Raises MalformedImage, UsageError, MachineError.
     """
-    from provisioner.sources import NOT_VERIFIED
     from provisioner.sources.rootfs import RootfsSource, check_digest, hash_file
 
     expected, who = opening.expected_digests(opening.locks(reference), is_rootfs=True)
@@ -65,8 +65,9 @@ def open_url(name: Url, opening: Opening) -> Source:
     from provisioner.sources.lazy import LazySource
 
     def read() -> LocalImages:
-        fetched = fetch(name.url, str(name), opening)
-        return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
+        with suggest_image(name.url):
+            fetched = fetch(name.url, str(name), opening)
+            return recognise(fetched.file, printable(name.url), str(name), opening, fetched)
 
     return LazySource(str(name), read)
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from provisioner.catalogue import Catalogue
 from provisioner.commands.foreign_words import INSTEAD, TOOLS, what_to_type
 from provisioner.commands.similar import nearest
 from provisioner.config import Config
 from provisioner.container_files import looks_provisioned
-from provisioner.errors import UsageError
-from provisioner.terminal.escaping import printable
+from provisioner.errors import ProvisionError, UsageError
+from provisioner.image.source_name import is_path, parse_source
+from provisioner.terminal.escaping import printable, shell_line
 
-_IMAGES = frozenset({"composer", "consul", "crate", "docker", "flink", "plone", "unit"})
+_IMAGES = frozenset({"composer", "consul", "crate", "docker", "flink", "plone", "sl", "unit"})
 """Images of Docker Hub with short names that are near to the name of a subcommand, or of INSTEAD."""
 _WORD = re.compile("[a-z]+([-_][a-z]+)*")
+_TAKES_NEW_DIRECTORY = "doctor"
+"""The only subcommand that a directory may follow that isn't there."""
 
 
 def operand_positions(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[int]:
@@ -58,7 +61,7 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
     is_reversed = len(operands) > 1 and operands[0] != "-" and operands[1] in names and not os.path.lexists(operands[1])
     is_container = is_container and operands[1:2] not in (["list"], ["run"])  # those have no container behind them
     if not (is_container and is_reversed) and (instead := instead_of(operands, others, names)):
-        image = f"; an image of that name: {printable(shlex.join(['provision', 'install', *words]))}"
+        image = f"; an image of that name: {shell_line(['provision', 'install', *words])}"
         hint = instead + (image if operands[0].islower() else "")
         raise UsageError(f"there is no subcommand {printable(operands[0])}", hint)
     if is_reversed:
@@ -67,7 +70,7 @@ def check_first_word(words: Sequence[str], positions: Sequence[int], names: Coll
         named = ["provision", *before, f"./{operands[1]}", *behind]
         raise UsageError(
             f"the subcommand comes first: {operands[1]}",
-            f"type {printable(shlex.join(line))}; a directory of that name: {printable(shlex.join(named))}",
+            f"type {shell_line(line)}; a directory of that name: {shell_line(named)}",
         )
 
 
@@ -75,9 +78,9 @@ def _check_without_tool(operands: Sequence[str], others: Sequence[str], names: C
     """Raise UsageError where a subcommand of ours or of another tool follows the name of a tool."""
     tool, *rest = operands
     if tool in ("proot-distro", "pd") and rest[0] == "login":
-        raise UsageError(f"leave out {tool}", f"type {printable(shlex.join(['provision', 'shell', *others[1:]]))}")
+        raise UsageError(f"leave out {tool}", f"type {shell_line(['provision', 'shell', *others[1:]])}")
     if rest[0] in names:
-        raise UsageError(f"leave out {tool}", f"type {printable(shlex.join(['provision', *others]))}")
+        raise UsageError(f"leave out {tool}", f"type {shell_line(['provision', *others])}")
     if rest[0] in INSTEAD:
         raise UsageError(f"leave out {tool}; there is no subcommand {rest[0]}", what_to_type(rest, names))
 
@@ -91,22 +94,45 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
     if word in INSTEAD:
         return what_to_type([word, *operands[1:]], names)
     if word in names and word != operands[0]:
-        return f"did you mean: {printable(shlex.join(['provision', word, *others]))}"
+        return f"did you mean: {shell_line(['provision', word, *others])}"
     is_word = _WORD.fullmatch(word) and word not in _IMAGES
     known = (*names, "help", *INSTEAD)
     if len(operands) == 1:
         known = tuple(name for name in known if name != "container")  # alone it is more likely that of a DIR
     name = nearest(word, known) if is_word else ""
-    if not name or _is_catalogued(word):
+    if not name or _is_catalogued(word) or (name != _TAKES_NEW_DIRECTORY and _are_image_and_directory(operands)):
         return ""
     if name in INSTEAD:
         return f"did you mean {name}? Here that is: {what_to_type([name, *operands[1:]], names)}"
-    return f"did you mean: {printable(shlex.join(['provision', name, *others]))}"
+    return f"did you mean: {shell_line(['provision', name, *others])}"
 
 
 def _is_catalogued(word: str) -> bool:
     """Return whether the catalogue, or that of config.toml, has a source for a word."""
     return word in Catalogue.packaged().sources or word in Config.load().catalogue.sources
+
+
+def _are_image_and_directory(operands: Sequence[str]) -> bool:
+    """Return whether operands are IMAGE and DIR, although IMAGE is nearly a subcommand.
+
+    DIR is written as a path, and nothing is there, so that no subcommand could use it, or what was made from IMAGE.
+    """
+    if len(operands) != 2 or not is_path(operands[1]):
+        return False
+    image, directory = operands
+    return not os.path.lexists(directory) or _was_made_from(directory, image)
+
+
+def _was_made_from(directory: str, image: str) -> bool:
+    """Return whether there is a provisioned directory that was made from an image."""
+    from provisioner.container.access import find_directory
+    from provisioner.container.record import Record
+
+    if looks_provisioned(directory):
+        with suppress(ProvisionError):
+            record = Record.read(find_directory(directory))
+            return record is not None and record.reference == str(parse_source(image))
+    return False
 
 
 def _value_is_next(option: str, takes_value: Callable[[str], bool]) -> bool:

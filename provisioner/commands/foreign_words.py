@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import shell_line, shell_word
 
 _PROVISION = "provision {image} {directory}"
 _LIST = "provision list"
@@ -94,7 +93,7 @@ def what_to_type(words: Sequence[str], names: Collection[str]) -> str:
     word, *others = words
     if word == "cp" and any(IN_CONTAINER.fullmatch(other) for other in others):
         paths = (IN_CONTAINER.sub(r"\1/rootfs/\2", other) for other in others)
-        return f"{_MOUNTED}: {printable(shlex.join(['cp', '-a', *paths]))}"
+        return f"{_MOUNTED}: {shell_line(['cp', '-a', *paths])}"
     group = _GROUPS.get(word)
     if group is None or not others:
         return _filled(INSTEAD[word], others)
@@ -102,7 +101,7 @@ def what_to_type(words: Sequence[str], names: Collection[str]) -> str:
     if second in group:
         return _filled(group[second], rest)
     if second in names:
-        return printable(shlex.join(["provision", second, *rest]))
+        return shell_line(["provision", second, *rest])
     return _filled(INSTEAD.get(second, INSTEAD[word]), rest)
 
 
@@ -116,4 +115,4 @@ def _filled(text: str, others: Sequence[str]) -> str:
         "container": first or "NAME",
         "file": first if first.startswith(("/", "./", "../")) else f"./{first or 'image.tar'}",
     }
-    return text.format(**{key: printable(shlex.quote(word)) for key, word in words.items()})
+    return text.format(**{key: shell_word(word) for key, word in words.items()})

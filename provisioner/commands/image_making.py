@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import calendar
 import re
-import shlex
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,7 +32,7 @@ from provisioner.image.reference import Reference
 from provisioner.image.source_name import RegistryName, parse_source
 from provisioner.image.stored_blob import StoredBlob
 from provisioner.inspection import image_as_run
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import shell_line
 from provisioner.terminal.progress import Console
 
 
@@ -88,7 +87,10 @@ def new_image(
         base_layers: list[StoredBlob] = []
         if has_unstated_digests(base) and not arguments.squash:
             base, base_layers = _find_digests(arguments, record, console, stack)
-        layer, report, owners = write_layer(container, options, stack)
+        with console.byte_activity(
+            f"making a layer of {'all' if arguments.squash else 'the changed'} files"
+        ) as advance:
+            layer, report, owners = write_layer(container, options, stack, advance)
         created = _created(base, layer, latest)
         name = parse_source(record.reference)
         derivation = Derivation(
@@ -163,7 +165,7 @@ def _with_squash(arguments: argparse.Namespace) -> str:
         words = ["export", "--squash", f"--format={arguments.format}", arguments.directory, arguments.file]
     else:
         words = ["push", "--squash", arguments.directory, arguments.reference]
-    return printable(shlex.join(["provision", *words]))
+    return shell_line(["provision", *words])
 
 
 def _created(base: Image, layer: NewLayer | None, latest: int | None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,7 +30,7 @@ from provisioner.container_files import FOLDER, SCRIPT
 from provisioner.errors import NetworkError, NotFound, UsageError, machine_errors
 from provisioner.image.source_name import RegistryName, SourceName, parse_source
 from provisioner.sizes import counted, size_text
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_line, shell_word
 
 if TYPE_CHECKING:
     from provisioner.container.record import Record
@@ -97,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.step(f"DIR is {printable(arguments.directory)}, by the image's name")
     options = SourceOptions.of(arguments, config)
     if arguments.lock:
-        _check_outside(Path(arguments.lock), directory)
+        _check_lock_outside(Path(arguments.lock), directory)
         check_writable(Path(arguments.lock), trust)
     warn_of_missing_binds(plan.binds, console)
     stamps = Stamps.of(arguments, directory, trust, lambda: existing_record(directory, trust) is not None)
@@ -126,10 +125,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_outside(lock: Path, directory: Path) -> None:
+def _check_lock_outside(lock: Path, directory: Path) -> None:
     """Raise UsageError where a lock would be in DIR."""
     if directory in Path(os.path.realpath(lock)).parents:
-        beside = printable(shlex.quote(f"{directory}.lock"))
+        beside = shell_word(f"{directory}.lock")
         what = f"--lock {printable(str(lock))} is in DIR, which may be replaced"
         raise UsageError(what, f"name a file beside it: {beside}")
 
@@ -181,8 +180,8 @@ def _report(name: str, directory: Path, outcome: Outcome, seconds: float, consol
     console.step(f"{shown} is ready: {summary}" if outcome.is_new else f"{shown} is up to date")
     command = outcome.image.config.entrypoint + outcome.image.config.command or ("/bin/sh",)
     start = os.path.join("." if os.sep not in name else "", name, SCRIPT)
-    console.step(f"  command: {printable(shlex.join(command))}")
-    console.step(f"  start:   {printable(shlex.quote(start))}")
+    console.step(f"  command: {shell_line(command)}")
+    console.step(f"  start:   {shell_word(start)}")
 
 
 def _summary(directory: Path, outcome: Outcome, seconds: float) -> str:
@@ -202,7 +201,7 @@ def _check_default_directory(
     """Raise UsageError where the DIR that was not named holds the image of another source than `name` or `other`."""
     if existing is None or existing.reference in (str(name), str(other)):
         return
-    start = printable(shlex.quote(os.path.join(directory, SCRIPT)))
+    start = shell_word(os.path.join(directory, SCRIPT))
     shown = printable(name.reference.familiar if isinstance(name, RegistryName) else str(name))
     raise UsageError(
         f"{printable(directory)} is a provisioned directory, and holds {printable(existing.reference)}",

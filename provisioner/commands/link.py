@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 
 from provisioner.commands.container_names import add_container_argument, checked_container
@@ -21,7 +20,7 @@ from provisioner.commands.wrappers import (
 )
 from provisioner.errors import MachineError, NotFound
 from provisioner.filesystem.user_directories import home_directory
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 HELP = "Put a program on PATH that starts a container"
 EXAMPLE = "provision link ./debian"
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         console.step(f"{entry} is an entry in the menu")
     if not is_on_path(folder):
-        console.step(f"{folder} is not on PATH: add it, as with export PATH={shlex.quote(str(folder))}:$PATH")
+        console.step(f"{folder} is not on PATH: add it, as with export PATH={shell_word(str(folder))}:$PATH")
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from provisioner.filesystem.trust import TrustedDirectories
 from provisioner.image.platform import host_platform
 from provisioner.launch.renewal import find_outdated
 from provisioner.sizes import size_text
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 from provisioner.terminal.tables import Column, Style, table
 
 HELP = "List the directories made on this machine, and what is running"
@@ -49,7 +48,7 @@ _COLUMNS = (
     Column("DOWNLOAD", "{} download", right=True, optional=True),
     Column("PROVISIONED", optional=True),
     Column("STATE", style=lambda text: _STYLES.get(text.split(",")[0].split()[-1], Style.PLAIN)),
-    Column("NOTE", flexible=True),
+    Column("NOTE", flexible=True, below=True),
 )
 
 
@@ -92,7 +91,7 @@ class _Row:
     def note(self) -> str:
         """Whether it was moved or is a copy, in words."""
         if self.left:
-            return f"files are left: provision remove {shlex.quote(printable(self.entry.directory))}"
+            return f"files are left: provision remove {shell_word(self.entry.directory)}"
         if self.copy_of:
             return f"copy of {self.copy_of}"
         return f"moved from {self.moved_from}" if self.moved_from else ""

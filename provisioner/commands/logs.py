@@ -19,7 +19,7 @@ from provisioner.container.sessions import find_sessions
 from provisioner.container_files import FOLDER, LOG, SCRIPT
 from provisioner.errors import NotFound, machine_errors
 from provisioner.filesystem.descriptors import EXISTING_FILE
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 HELP = "Show what a container in the background has printed"
 EXAMPLE = "provision logs --follow web"
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _no_log(directory: Path) -> NotFound:
     """Return the error for a directory without a log: start.sh has put it elsewhere where it can't write to it."""
-    start = printable(str(directory / SCRIPT))
+    start = shell_word(str(directory / SCRIPT))
     if not os.access(directory / FOLDER, os.W_OK) and running_in(directory):
         message = f"{printable(str(directory))} can't be written to, and has no log"
         return NotFound(message, "read the file that start.sh --detach has named when it started")

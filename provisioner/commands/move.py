@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from pathlib import Path
 
 from provisioner.commands.container_names import find_container_or_link
@@ -16,7 +15,7 @@ from provisioner.commands.subordinate_ids import run_with_subordinate_ids
 from provisioner.commands.trusting import trusted_directories
 from provisioner.commands.wrappers import move_wrapper
 from provisioner.errors import MachineError
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 HELP = "Move a provisioned directory, whole or not at all"
 EXAMPLE = "provision move ./container /mnt/large/container"
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         if is_changed:
             console.step(f"{shown} starts it there now")
         else:
-            again = f"provision link {shlex.quote(printable(str(target)))} {shlex.quote(printable(wrapper.path.name))}"
+            again = f"provision link {shell_word(str(target))} {shell_word(wrapper.path.name)}"
             console.step(f"{shown} was edited, and starts it at the old place: change it, or remove it and {again}")
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from urllib.parse import unquote
 
 from provisioner.commands.source_words import check_source_word
@@ -23,7 +22,7 @@ from provisioner.image.source_name import (
     SourceName,
     Url,
 )
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_line, shell_word
 
 _WEB_PAGES = (
     re.compile(r"(?:https?://)?(?:registry\.)?hub\.docker\.com/_/(?P<name>[^/?#]+).*"),
@@ -59,13 +58,13 @@ def check_operands(image: str, directory: str | None) -> None:
         raise UsageError("IMAGE is empty", "name an image: provision ubuntu ./container")
     if name := image_of_page(image):
         words = ["provision", name, *([directory] if directory else [])]
-        raise UsageError("this is the address of a web page", f"type {printable(shlex.join(words))}")
+        raise UsageError("this is the address of a web page", f"type {shell_line(words)}")
     check_source_word(image)
     if (is_path(image) or image.endswith("/")) and looks_provisioned(image):
-        start = printable(shlex.quote(os.path.join(image, SCRIPT)))
+        start = shell_word(os.path.join(image, SCRIPT))
         raise UsageError(f"{printable(image)} is a provisioned directory, not an image", f"start it: {start}")
     if os.path.basename(image) == SCRIPT and looks_provisioned(os.path.dirname(image)):
-        start = printable(shlex.quote(image if is_path(image) else f"./{image}"))
+        start = shell_word(image if is_path(image) else f"./{image}")
         raise UsageError(f"{printable(image)} is no image: it starts a container", f"type {start}")
     if _REGISTRY.fullmatch(image):
         raise UsageError(f"{image} is a registry", f"name an image of it: {image.rstrip('/')}/OWNER/NAME")
@@ -77,14 +76,13 @@ def check_operands(image: str, directory: str | None) -> None:
         )
     if directory and (_ADDRESS.match(directory) or (_TAGGED.fullmatch(directory) and not os.path.lexists(directory))):
         what = "an address" if _ADDRESS.match(directory) else "an image"
-        named = f"provision {shlex.quote(image)} {shlex.quote(f'./{directory}')}"
+        named = f"provision {shell_word(image)} {shell_word(f'./{directory}')}"
         raise UsageError(
             f"{printable(directory)} is {what}, and in the place of DIR",
-            f"each run takes one source: provision {printable(shlex.quote(directory))} DIR; "
-            f"a directory of that name: {printable(named)}",
+            f"each run takes one source: provision {shell_word(directory)} DIR; a directory of that name: {named}",
         )
     if directory and not is_path(directory) and _is_swapped(image, directory):
-        swapped = printable(shlex.join(["provision", directory, image]))
+        swapped = shell_line(["provision", directory, image])
         raise UsageError("IMAGE comes first, then DIR", f"type {swapped}")
 
 

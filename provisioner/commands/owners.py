@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from provisioner.commands.container_names import path_of_container
 from provisioner.commands.output import make_console
 from provisioner.commands.trusting import add_trust_argument, trusted_directories
 from provisioner.errors import machine_errors
 from provisioner.sizes import counted
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 HELP = "Make fakeroot show the image's owners in a copy of a directory"
 EXAMPLE = "provision owners ./copy"
@@ -50,6 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
     console.step(f"fakeroot shows {counted(count, 'file')} of {shown} with owners and modes of the image")
     # fakeroot takes no path with a space: the command changes to the directory first.
     typed = f"./{path}" if str(path).startswith("-") else str(path)
-    archive = f"cd {shlex.quote(typed)} && fakeroot -i {FOLDER}/{FAKEROOT_STATE} tar -C rootfs -c ."
-    console.step(f"  {printable(archive)}")
+    archive = f"cd {shell_word(typed)} && fakeroot -i {FOLDER}/{FAKEROOT_STATE} tar -C rootfs -c ."
+    console.step(f"  {archive}")
     return 0

@@ -6,7 +6,6 @@ import argparse
 import ctypes
 import os
 import re
-import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from provisioner.container_files import SCRIPT, looks_provisioned
 from provisioner.errors import ProvisionError, UsageError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.locks import try_lock
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_line, shell_word
 
 HELP = "Run a command in an image once, and leave nothing behind"
 EXAMPLE = "provision run alpine cat /etc/os-release"
@@ -82,7 +81,7 @@ def _suggest_bind(arguments: argparse.Namespace) -> Iterator[None]:
 def _check_not_container(source: str) -> None:
     """Raise UsageError where a word is the name of a container here."""
     if "/" not in source and looks_provisioned(source):
-        shown = printable(shlex.quote(source))
+        shown = shell_word(source)
         raise UsageError(
             f"{shown} is a container",
             f"type provision start {shown}; an image of that name: provision run {shown}:latest",
@@ -112,7 +111,7 @@ def _check_command(arguments: argparse.Namespace, directory: Path) -> None:
         line = ["provision", "run", *typed, arguments.source, *words[first:]]
         raise UsageError(
             f"{printable(words[0])} is no command; options of provision run come before the image",
-            f"type {printable(shlex.join(line))}",
+            f"type {shell_line(line)}",
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from dataclasses import asdict
 
 from provisioner.commands import lxc_listing
@@ -19,7 +18,7 @@ from provisioner.commands.output import (
 from provisioner.config import Config
 from provisioner.errors import NotFound, UsageError
 from provisioner.image.reference import DOCKER_HUB, parse_registry
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 from provisioner.terminal.tables import Column, count_text, table
 
 HELP = "Search Docker Hub for images, or LXC image servers"
@@ -97,7 +96,7 @@ def _without_registry(query: str) -> str:
         return query
     if parse_registry(host) == DOCKER_HUB:
         return rest.removeprefix("library/") or query
-    image = printable(shlex.quote(query if rest else f"{host}/NAME"))
+    image = shell_word(query if rest else f"{host}/NAME")
     raise UsageError(
         f"search asks Docker Hub, and not {printable(host)}", f"the tags of an image there: provision tags {image}"
     )

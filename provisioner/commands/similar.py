@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_SHORTEST = 3
-"""Letters of the shortest word that can be a typo: two letters are near to everything."""
+_SHORTEST = 2
+"""Letters of the shortest word that can be a typo. Both are right then: one is left out, or they are swapped."""
 _MOST = 2
 """The most typos of a word."""
 _LONG = 6
@@ -39,6 +39,8 @@ def nearest(word: str, names: Iterable[str]) -> str:
         return ""
     typos = {name: count_typos(word, name) for name in names if abs(len(name) - len(word)) <= _MOST}
     near = [name for name, count in typos.items() if count == 1]
+    if len(word) == _SHORTEST:
+        return next((name for name in near if len(name) > _SHORTEST or name == word[::-1]), "")
     if not near and len(word) >= _LONG:
         starts = (word[:1], word[1::-1])
         near = [name for name, count in typos.items() if count == _MOST and name.startswith(starts)]

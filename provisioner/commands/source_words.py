@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from provisioner.commands.similar import nearest
 from provisioner.errors import NetworkError, NotAllowed, NotFound, UsageError
-from provisioner.image.reference import DOCKER_HUB, Reference
+from provisioner.image.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.image.source_name import is_path
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 _LONG = ("docker-archive", "oci-archive", "rootfs", "containers-storage", "docker-daemon")
 """Words that no image has a name near to."""
@@ -41,7 +40,7 @@ def check_source_word(text: str) -> None:
     if not colon:
         return
     if rest.startswith("//") and word in _FETCH:
-        fetch = f"{printable(_FETCH[word].format(shlex.quote(text)))} | provision - DIR"
+        fetch = f"{_FETCH[word].format(shell_word(text))} | provision - DIR"
         raise UsageError(f"provision reads no {word}: addresses", f"let another program read it: {fetch}")
     _check_slashes(word, rest)
     if word == "file" and rest:
@@ -87,6 +86,22 @@ def suggest_file(reference: Reference) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def suggest_image(url: str) -> Iterator[None]:
+    """Where the block finds no file at a URL that may be the name of an image behind http://, say how that is named."""
+    try:
+        yield
+    except (NotFound, NotAllowed, UsageError) as error:
+        scheme, _, name = url.partition("://")
+        if "/" in name and _is_reference(name) and not _ARCHIVE.search(name):
+            is_insecure = scheme.lower() == "http" and not is_loopback(Reference.parse(name).registry)
+            option = "--insecure " if is_insecure else ""
+            error.hint = f"{error.hint}; an image of a registry: provision {option}{_quoted(name)} DIR".removeprefix(
+                "; "
+            )
+        raise
+
+
 def _is_reference(text: str) -> bool:
     try:
         Reference.parse(text)
@@ -100,4 +115,4 @@ def _mistake(what: str, word: str) -> UsageError:
 
 
 def _quoted(word: str) -> str:
-    return printable(shlex.quote(word[:300]))
+    return shell_word(word[:300])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from provisioner.container.stamps import (
 )
 from provisioner.errors import UsageError, machine_errors
 from provisioner.filesystem.trust import TrustedDirectories
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 from provisioner.terminal.progress import Console
 
 OPTIONS = ("--stamp", "--stamp-if-changed")
@@ -48,11 +47,11 @@ class Stamp:
         if self.path.name in ("", "..") or str(self.path) == "." or os.path.isdir(self.path):
             raise UsageError(f"{option} {shown!r} names no file", f"give a name: {option} container.stamp")
         if self.place.is_relative_to(directory):
-            beside = printable(shlex.quote(f"{directory}.stamp"))
+            beside = shell_word(f"{directory}.stamp")
             raise UsageError(f"{option} {shown} is in DIR, which may be replaced", f"name a file beside it: {beside}")
         if os.path.lexists(self.path) and not is_stamp(self.path):
             raise UsageError(f"{option} {shown}: this file isn't a stamp, which is empty", "give another name")
-        folder = printable(shlex.quote(str(self.path.parent)))
+        folder = shell_word(str(self.path.parent))
         if not os.path.isdir(self.path.parent):
             raise UsageError(f"{option} {shown}: there is no directory {folder}", f"make it first: mkdir -p {folder}")
         if not os.access(self.path if os.path.lexists(self.path) else self.path.parent, os.W_OK):

@@ -127,9 +127,7 @@ def check_start_words(words: Sequence[str]) -> None:
     with machine_errors("read the options"):
         done = subprocess.run(command, input=options_reader(), capture_output=True, check=False)
     if done.returncode:
-        message = (
-            done.stderr.decode(errors="replace").strip().removeprefix("start.sh: ").removesuffix(": start.sh --help")
-        )
+        message = done.stderr.decode(errors="replace").strip().removeprefix("start.sh: ")
         what, missing, path = message.removesuffix(": start.sh --help").partition(": mkdir ")
         hint = f"make it first: mkdir {path}" if missing else "all options: provision help run"
         raise UsageError(printable(what), printable(hint))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from provisioner.commands.trusting import add_trust_argument
 from provisioner.container_files import SCRIPT
 from provisioner.errors import MachineError, UsageError, machine_errors
 from provisioner.launch.script import is_broken
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def become(script: str, words: Sequence[str]) -> NoReturn:
 def check_script(script: Path) -> None:
     """Raise MachineError where a start.sh is damaged: some shells run one that was cut short, and do nothing."""
     shown = printable(str(script))
-    hint = f"write it anew: provision repair {printable(shlex.quote(str(script.parent)))}"
+    hint = f"write it anew: provision repair {shell_word(str(script.parent))}"
     try:
         damage = "is damaged" if is_broken(script.read_bytes()) else ""
     except FileNotFoundError:

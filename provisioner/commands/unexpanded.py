@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 
 from provisioner.errors import UsageError
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
-PATHS = (
+_PATHS = (
     *("DIR", "NEW", "FILE", "NAME|DIR", "NAME|DIR|FILE", "NAME|FILE", "SOURCE", "SOURCE|DIR", "PATH[:DST]"),
     "SRC[:DST[:ro]]",
 )
@@ -21,8 +20,8 @@ _LEFT = re.compile(r"((?:(?:docker-archive|oci-archive|oci|dir|rootfs):)?)((~|\$
 
 
 def check_unexpanded_paths(action: argparse.Action, value: object) -> None:
-    """Raise UsageError for each path among the values of an argument that begins with `~` or `$NAME`."""
-    if action.metavar in PATHS and not set(_INSIDE) & set(action.option_strings):
+    """Raise UsageError where a path among the values of an argument begins with `~` or `$NAME`."""
+    if action.metavar in _PATHS and not set(_INSIDE) & set(action.option_strings):
         for word in value if isinstance(value, list) else [value]:
             if isinstance(word, str):
                 check_unexpanded(word)
@@ -46,4 +45,4 @@ def check_unexpanded(word: str) -> None:
 
 
 def _quoted(word: str) -> str:
-    return printable(shlex.quote(word))
+    return shell_word(word)

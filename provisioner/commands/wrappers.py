@@ -18,7 +18,7 @@ from provisioner.errors import MachineError, TargetExists, UsageError, machine_e
 from provisioner.filesystem.atomic import replace_in
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.user_directories import home_directory
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_line
 
 _MARK = "# Written by provision for "
 _EXPOSED = "export PROVISION_WRAPPER=yes"
@@ -65,7 +65,7 @@ def check_wrapper(folder: Path, name: str, directory: Path) -> Path:
         )
     if other.directory != str(directory) and os.path.lexists(os.path.join(other.directory, SCRIPT)):
         command = "expose" if other.is_exposed else "link"
-        remove = printable(shlex.join(["provision", command, other.directory, name, "--remove"]))
+        remove = shell_line(["provision", command, other.directory, name, "--remove"])
         raise TargetExists(f"{printable(str(path))} starts {printable(other.directory)}", f"remove it first: {remove}")
     return path
 

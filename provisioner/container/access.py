@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,7 +38,7 @@ from provisioner.filesystem.trust import (
     read_acl,
     users_in,
 )
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 _LINKS = f"{LINKS}."
 """How names in FOLDER begin that may be of symlinks, as LOG may: start.sh follows none of them."""
@@ -73,10 +72,10 @@ def look_errors(directory: Path) -> Iterator[None]:
 
 def _hint(error: Untrusted) -> str:
     """Return the command that takes the directory from the stranger, and the option that lifts the rule."""
-    path, sudo = shlex.quote(printable(error.path)), "" if os.geteuid() == 0 else "sudo "
+    path, sudo = shell_word(error.path), "" if os.geteuid() == 0 else "sudo "
     if error.stranger.role == "owner":
         # Of a directory above, what is in it belongs to whoever it belongs to.
-        what = f"-R {os.geteuid()}:{os.getegid()} {shlex.quote(printable(error.all_in))}" if error.all_in else None
+        what = f"-R {os.geteuid()}:{os.getegid()} {shell_word(error.all_in)}" if error.all_in else None
         fix = f"{sudo}chown {what or f'{os.geteuid()}:{os.getegid()} {path}'}"
     elif error.stranger.role == "link":
         fix = f"rm {path}"

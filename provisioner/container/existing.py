@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from provisioner.container.access import open_folder, trust_errors
+from provisioner.container.mounted import hidden_container
+from provisioner.container.opened import incomplete, is_file
 from provisioner.container.record import Record
+from provisioner.container_files import OWNERSHIP_RECORD
 from provisioner.errors import TargetExists
 from provisioner.filesystem.descriptors import DIRECTORY, DIRECTORY_LOCATION, closing_descriptor
 from provisioner.filesystem.removal import names_in
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 
 def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
@@ -29,7 +31,7 @@ def existing_record(directory: Path, trust: TrustedDirectories = NOBODY) -> Reco
 
 
 def record_in(parent: int, directory: Path, trust: TrustedDirectories = NOBODY) -> Record | None:
-    """Return and raise the same, for the name of `directory` in its open parent."""
+    """Return the record of `directory`, whose parent is open, as `existing_record` does. Raises as that does."""
     shown = printable(str(directory))
     with trust_errors(f"look at {shown}"):
         try:
@@ -45,7 +47,7 @@ def record_in(parent: int, directory: Path, trust: TrustedDirectories = NOBODY) 
 
 
 def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Record | None:
-    """Return the record of an open directory, of O_PATH; None where it is empty. Raises TargetExists."""
+    """Return the record of an open directory, of O_PATH; None where it is empty. Raises as `existing_record` does."""
     shown = printable(str(directory))
     with closing_descriptor(os.open(".", DIRECTORY, dir_fd=opened)) as listed:
         if next(names_in(listed), None) is None:
@@ -53,17 +55,18 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
                 raise TargetExists(f"{shown} is the current directory", "name a directory below it")
             return None
     folder = open_folder(opened, directory, trust)
-    record = None
-    if folder is not None:
-        with closing_descriptor(folder):
-            record = Record.read_from(folder, directory)
-    if record is None and folder is not None:
-        raise TargetExists(
-            f"{shown} is incomplete: its record is missing, so nobody knows what it was made from",
-            f"choose another directory; to remove this one: provision remove {printable(shlex.quote(str(directory)))}",
-        )
-    if record is None:
+    if folder is None:
+        if hidden := hidden_container(directory, shown):
+            raise hidden
         raise TargetExists(
             f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
         )
-    return record
+    with closing_descriptor(folder):
+        if (record := Record.read_from(folder, directory)) is not None:
+            return record
+        if hidden := hidden_container(directory, shown):
+            raise hidden
+        if not is_file(folder, OWNERSHIP_RECORD):  # then `provision remove` refuses it, too
+            raise incomplete(shown, "choose another directory, or move it away")
+        remove = f"provision remove {shell_word(str(directory))}"
+        raise incomplete(shown, f"choose another directory; to remove this one: {remove}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
+from provisioner.container_files import FOLDER
 from provisioner.errors import TargetExists, machine_errors
 from provisioner.filesystem.locks import process_name
 from provisioner.filesystem.mount_uses import MountUse, find_mount_uses
-from provisioner.terminal.escaping import printable
+from provisioner.filesystem.mounts import read_mounts
+from provisioner.terminal.escaping import printable, shell_word
 
 
 def check_not_mounted(opened: int, directory: Path, action: str, *, only_here: bool = False) -> None:
@@ -24,10 +25,23 @@ def check_not_mounted(opened: int, directory: Path, action: str, *, only_here: b
     first, shown = uses[0], printable(str(directory))
     where = f" ({len(uses) - 1} more)" if len(uses) > 1 else ""
     what = _describe_mount(first, shown)
-    hint = f"unmount it first: umount {shlex.quote(printable(first.point))}"
+    hint = f"unmount it first: umount {shell_word(first.point)}"
     if first.pid:
-        hint = f"end that process, or as root: nsenter -m -t {first.pid} umount {shlex.quote(printable(first.point))}"
+        hint = f"end that process, or as root: nsenter -m -t {first.pid} umount {shell_word(first.point)}"
     raise TargetExists(f"can't {action} {shown}: {what}{where}", hint)
+
+
+def hidden_container(directory: Path, shown: str) -> TargetExists | None:
+    """Return the error for a directory that is no container, where a mount on it may hide one; None without a mount."""
+    points = (str(directory), str(directory / FOLDER))
+    mount = next((mount for mount in reversed(read_mounts()) if mount.point in points), None)
+    if mount is None:
+        return None
+    point, source = shell_word(mount.point), printable(mount.source)
+    return TargetExists(
+        f"{shown} was not made by provision: {source} ({mount.type}) is mounted on {printable(mount.point)}",
+        f"if that hides a container, unmount it first: umount {point}",
+    )
 
 
 def _describe_mount(use: MountUse, shown: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 from pathlib import Path
 
 from provisioner.container.copying import copy_directory
@@ -21,7 +20,7 @@ from provisioner.filesystem.copying import describe_losses
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.sync import sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 from provisioner.terminal.progress import Console
 
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
@@ -51,7 +50,7 @@ def move_directory(
         if losses := describe_losses(report):
             raise MachineError(
                 f"{printable(str(source))} would lose something there: {losses[0]}",
-                f"if that doesn't matter: provision copy {shlex.quote(printable(str(source)))} NEW, then remove it",
+                f"if that doesn't matter: provision copy {shell_word(str(source))} NEW, then remove it",
             )
         check_not_running(source)
         staging.commit(console, sync=sync, replace=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,13 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioner.container.access import look_errors, open_folder
+from provisioner.container.mounted import hidden_container
 from provisioner.container.record import Record
 from provisioner.container_files import OWNERSHIP_RECORD, RECORD, looks_provisioned
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, NotFound, ProvisionError, TargetExists
 from provisioner.filesystem.descriptors import DIRECTORY, DIRECTORY_LOCATION, closing_descriptor
 from provisioner.filesystem.resolution import resolved
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 LIST_HINT = "see all that are known: provision list"
 """What helps where a DIR is no provisioned directory."""
@@ -75,7 +75,7 @@ def opened_container(
             raise _no_container(directory, shown)
         with closing_descriptor(folder):
             with look_errors(directory):
-                has_one = not needs or any(_is_file(folder, needed) for needed in needs)
+                has_one = not needs or any(is_file(folder, needed) for needed in needs)
             if not has_one:
                 raise _no_container(directory, shown)
             yield OpenedContainer(directory, shown, top, folder)
@@ -90,7 +90,8 @@ def _open(name: str, parent: int, path: Path, trust: TrustedDirectories) -> int:
         return os.open(name, DIRECTORY, dir_fd=parent)
     except PermissionError:
         with closing_descriptor(os.open(name, DIRECTORY_LOCATION, dir_fd=parent)) as location:
-            open_folder(location, path, trust)
+            if (folder := open_folder(location, path, trust)) is not None:
+                os.close(folder)
         raise
 
 
@@ -102,11 +103,23 @@ def _no_container(directory: Path, shown: str) -> ProvisionError:
     """
     if not os.path.exists(directory):
         return NotFound(f"there is no directory {shown}", LIST_HINT)
+    if hidden := hidden_container(directory, shown):
+        return hidden
     if looks_provisioned(directory):
-        return TargetExists(
-            f"{shown} is incomplete: its record is missing, so nobody knows what it was made from", PROVISION_ELSEWHERE
-        )
+        return incomplete(shown, PROVISION_ELSEWHERE)
     return TargetExists(f"{shown} was not made by provision", _hint_for(directory))
+
+
+def incomplete(shown: str, hint: str) -> TargetExists:
+    """Return the error for a directory with a FOLDER that has no record; `shown` is its name for messages."""
+    return TargetExists(f"{shown} is incomplete: its record is missing, so nobody knows what it was made from", hint)
+
+
+def is_file(folder: int, name: str) -> bool:
+    """Return whether a regular file with this name is in an open directory. Raises OSError."""
+    with suppress(FileNotFoundError):
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    return False
 
 
 def _no_directory(parent: int, name: str, path: Path, shown: str) -> TargetExists:
@@ -120,11 +133,4 @@ def _no_directory(parent: int, name: str, path: Path, shown: str) -> TargetExist
 def _hint_for(path: Path) -> str:
     """Return what to name instead of a path that is no provisioned directory: the one that it is in, if any."""
     above = next((part for part in path.parents if looks_provisioned(part)), None)
-    return f"name the directory: {printable(shlex.quote(str(above)))}" if above else LIST_HINT
-
-
-def _is_file(folder: int, name: str) -> bool:
-    """Return whether a regular file with this name is in an open directory. Raises OSError."""
-    with suppress(FileNotFoundError):
-        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-    return False
+    return f"name the directory: {shell_word(str(above))}" if above else LIST_HINT

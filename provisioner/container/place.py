@@ -46,15 +46,15 @@ def check_free(target: Path, shown: str) -> None:
 
 def check_outside(target: Path) -> None:
     """Raise TargetExists where a container would be made inside of another one, and be gone with that."""
-    if _is_container(target):
+    if _has_record(target):
         return
-    if around := next(filter(_is_container, target.parents), None):
+    if around := next(filter(_has_record, target.parents), None):
         shown, outer = printable(str(target)), printable(str(around))
         what = f"{shown} would be inside of the container {outer}, and be removed with it"
         raise TargetExists(what, "choose a directory outside of it")
 
 
-def _is_container(path: Path) -> bool:
+def _has_record(path: Path) -> bool:
     return os.path.isfile(path / FOLDER / RECORD)
 
 

@@ -109,7 +109,10 @@ class Record:
 
     @classmethod
     def read_from(cls, folder: int, directory: Path) -> Record | None:
-        """The same, from the open FOLDER of `directory`."""
+        """Return the record in the open FOLDER of `directory`; None where there is none.
+
+        Raises MachineError for a record that this version can't read.
+        """
         path = printable(str(directory / FOLDER / RECORD))
         data = read_file(folder, RECORD, path)
         if data is None:

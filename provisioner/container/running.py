@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import time
@@ -16,7 +15,7 @@ from provisioner.container.sessions import find_sessions
 from provisioner.container_files import SCRIPT
 from provisioner.errors import MachineError, TargetExists
 from provisioner.filesystem.locks import process_name
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 _STOP_SECONDS = 60
 """How long start.sh --stop may take: it gives a container ten seconds before it kills it."""
@@ -50,7 +49,7 @@ def describe_running(directory: Path, shown: str, what: str) -> list[str]:
 def check_not_running(directory: Path, option: str = "") -> None:
     """Raise TargetExists that names what runs from a directory; `option` would have stopped it."""
     if pids := running_in(directory):
-        stop = shlex.quote(printable(str(directory / SCRIPT)))
+        stop = shell_word(str(directory / SCRIPT))
         raise TargetExists(
             f"processes run from {printable(str(directory))}: {describe_processes(pids)}",
             f"stop them first: {stop} --stop{f'; or add {option}' if option else ''}",

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -40,7 +39,7 @@ from provisioner.filesystem.removal import names_in, remove_name
 from provisioner.filesystem.sync import sync_below, sync_directories, sync_directory
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories
 from provisioner.sizes import size_text
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 from provisioner.terminal.progress import Console
 
 _PARENTS = "parents"
@@ -257,7 +256,7 @@ class Staging:
         except MachineError as error:
             error.hint = f"remove {shown}, as the owner of what is in it"
             if getattr(error.__cause__, "errno", 0) == errno.EPERM:  # as root removes files of anybody
-                error.hint += f"; where files are immutable, first: chattr -R -i {shlex.quote(shown)}"
+                error.hint += f"; where files are immutable, first: chattr -R -i {shell_word(str(self._folder))}"
             raise
 
     def _clean_up(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import stat
 import subprocess
@@ -12,13 +11,14 @@ from pathlib import Path
 from provisioner.container.place import check_new
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt
-from provisioner.doctor.fixes import is_android, root_command
+from provisioner.doctor.fixes import has_android_kernel, root_command
 from provisioner.errors import ProvisionError, machine_errors
 from provisioner.filesystem.descriptors import DIRECTORY, closing_descriptor
 from provisioner.filesystem.mounts import mount_of
 from provisioner.filesystem.space import UNLIMITED, free_space
 from provisioner.ownership.policy import Ownership
 from provisioner.sizes import size_text
+from provisioner.terminal.escaping import shell_word
 
 _WITHOUT_SYMLINKS = ("exfat", "fuse.sdcardfs", "msdos", "ntfs3", "sdcardfs", "vfat")
 _LEAST_BYTES, _LEAST_INODES = 50 << 20, 5000
@@ -31,7 +31,7 @@ def check_directory(site: Site) -> Finding:
     if not site.scratch:
         return no(
             f"{site.directory} can't be written to: {site.scratch_error}",
-            f"choose another one, such as {shlex.quote(str(_home()))}",
+            f"choose another one, such as {shell_word(str(_home()))}",
         )
     try:
         with machine_errors("try the directory"), closing_descriptor(os.open(site.scratch, DIRECTORY)) as scratch:
@@ -70,7 +70,7 @@ def check_execution(site: Site) -> Finding:
         if not os.statvfs(program).f_flag & os.ST_NOEXEC:
             return no(f"programs can't be started here: {error}", _other_directory())
         mount = mount_of(site.directory)
-        fix = root_command(f"mount -o remount,exec {shlex.quote(mount.point if mount else '/')}")
+        fix = root_command(f"mount -o remount,exec {shell_word(mount.point if mount else '/')}")
         return no("mounted noexec: nothing can be started here", f"{fix}; or choose another directory")
     return ok("programs can be started here")
 
@@ -141,7 +141,9 @@ def check_umask(site: Site) -> Finding:
 
 
 def _other_directory() -> str:
-    return f"choose a directory in {shlex.quote(str(_home()))}" + (", not in shared storage" if is_android() else "")
+    return f"choose a directory in {shell_word(str(_home()))}" + (
+        ", not in shared storage" if has_android_kernel() else ""
+    )
 
 
 def _home() -> Path:

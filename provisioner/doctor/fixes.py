@@ -32,7 +32,7 @@ def is_termux() -> bool:
     return os.environ.get("PREFIX", "").startswith("/data/")
 
 
-def is_android() -> bool:
+def has_android_kernel() -> bool:
     """Return whether the kernel is Android's, also inside of a distribution that runs on it."""
     return is_termux() or "ANDROID_ROOT" in os.environ or os.path.exists("/system/build.prop")
 

@@ -16,10 +16,9 @@ _RUNTIMES = {
     "proot paths": ("proot",),
     "userns": ("userns",),
     "unshare": ("chroot", "userns"),
-    "subuid": ("userns",),
 }
 """By the name of a check, the runtimes that need it."""
-_MINOR = ("attributes", "ping", "bwrap", "qemu", "gzip", "libmagic", "fakeroot")
+_MINOR = ("attributes", "ping", "subuid", "bwrap", "qemu", "gzip", "libmagic", "fakeroot")
 """Checks of features that few containers need, or without which provision is only slower."""
 _ROOT_ONLY = ("devices", "owners")
 """Checks that only root can pass. start.sh works without them."""

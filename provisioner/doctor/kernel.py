@@ -12,7 +12,7 @@ from pathlib import Path
 
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import attempt, run_program
-from provisioner.doctor.fixes import install_command, is_android, root_command
+from provisioner.doctor.fixes import has_android_kernel, install_command, root_command
 
 # From linux/sched.h and linux/mount.h.
 _NEWNS, _NEWUSER, _NEWPID = 0x00020000, 0x10000000, 0x20000000
@@ -98,7 +98,7 @@ def check_bubblewrap(site: Site) -> Finding:
 
 def check_phantom_processes(site: Site) -> Finding:
     """Check whether Android limits the number of processes; Android 12 and later kill all beyond 32."""
-    if not is_android():
+    if not has_android_kernel():
         return ok("no limit: this is no Android")
     level = _android_setting("getprop", "ro.build.version.sdk")
     if level.isdecimal() and int(level) < 31:
@@ -133,7 +133,7 @@ def _user_name() -> str:
 
 def _forbidding_setting() -> tuple[str, str]:
     """Return the kernel's setting that forbids user namespaces, and the command that allows them; both may be empty."""
-    if is_android():
+    if has_android_kernel():
         return "", ""  # apps never get user namespaces
     for setting, forbids, allows in _LIMITS:
         try:
@@ -163,7 +163,7 @@ def _mount_and_enter(directory: Path, namespaces: int) -> None:
 
 
 def _become_root_and_mount(directory: Path) -> None:
-    """Do the same as root of a new user namespace. Raises OSError."""
+    """Become root of a new user namespace, then call `_mount_and_enter`. Raises OSError."""
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     _call(libc.unshare, _NEWUSER)

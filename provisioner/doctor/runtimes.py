@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from contextlib import ExitStack, suppress
@@ -14,14 +13,14 @@ from provisioner.container.record import Record
 from provisioner.container_files import EMULATION_FILTER, HELPER, SCRIPT
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
-from provisioner.doctor.fixes import emulator_fix, install_command, is_android, is_termux
+from provisioner.doctor.fixes import emulator_fix, has_android_kernel, install_command, is_termux
 from provisioner.doctor.proot import has_started, try_start
 from provisioner.doctor.termux import runs_32_bit
 from provisioner.errors import MachineError, ProvisionError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.renewal import find_outdated
 from provisioner.launch.runtime_files import runtime_files
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import shell_word
 
 QEMU = {
     "amd64": "x86_64",
@@ -118,7 +117,7 @@ def check_start_script(site: Site) -> Finding:
     """Check whether DIR/start.sh finds a runtime: `--print` makes it print its command line and run nothing."""
     script = site.directory / SCRIPT
     if not script.is_file():
-        return no("is missing", f"provision repair {shlex.quote(printable(str(site.directory)))}")
+        return no("is missing", f"provision repair {shell_word(str(site.directory))}")
     temporary = {"TMPDIR": str(site.scratch)} if site.scratch else {}
     trusted = {"PROVISION_TRUST_DIR": "*"} if site.trust.covers(site.directory) else {}
     environment = {**os.environ, **temporary, **trusted}
@@ -147,7 +146,7 @@ def runtime_order(*, shows_host: bool) -> list[str]:
     """
     names = {file.name for file in runtime_files(host_platform())}
     # Files in root's containers may have several owners, and Android's apps can't make user namespaces.
-    if os.geteuid() != 0 and not is_android() and {HELPER, EMULATION_FILTER} <= names:
+    if os.geteuid() != 0 and not has_android_kernel() and {HELPER, EMULATION_FILTER} <= names:
         return ["chroot", "userns", "proot"]
     return ["chroot", "userns", "proot"] if shows_host else ["chroot", "proot", "userns"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import struct
 import subprocess
@@ -16,7 +15,7 @@ from provisioner.container_files import SCRIPT
 from provisioner.doctor.check import Finding, Site, no, ok, unknown
 from provisioner.doctor.children import run_program
 from provisioner.sizes import counted
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_line, shell_word
 
 # exit(0): mov $1, %eax; xor %ebx, %ebx; int $0x80, and mov r7, #1; mov r0, #0; svc #0.
 _PROGRAMS = {
@@ -45,12 +44,12 @@ def check_proot_links(site: Site) -> Finding:
         links = find_links(site.directory)
     except OSError as error:
         return unknown(f"can't be read: {error.strerror or error}")
-    start = shlex.quote(str(site.directory / SCRIPT))
+    start = shell_word(str(site.directory / SCRIPT))
     if links.is_blocked:
         place = site.directory / "rootfs/.l2s"
         return no(
             "what is at /.l2s is no directory: start.sh refuses it with Termux's proot",
-            f"mv {shlex.quote(str(place))} {shlex.quote(str(place) + '.old')}",
+            shell_line(["mv", str(place), f"{place}.old"]),
         )
     if links.elsewhere_count:
         lead = counted(links.elsewhere_count, "link leads", "links lead")

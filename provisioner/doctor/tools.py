@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import shlex
 import shutil
 import sys
 from typing import Any
 
 from provisioner.doctor.check import Finding, Site, no, ok
 from provisioner.doctor.children import run_program
-from provisioner.doctor.fixes import install_command, is_android
+from provisioner.doctor.fixes import has_android_kernel, install_command
+from provisioner.terminal.escaping import shell_word
 
 _ISAL_MACHINES = ("x86_64", "aarch64")
 """The machines for which isal has wheels. They are 64-bit, but a 32-bit userland may run on their kernels."""
@@ -32,10 +32,10 @@ def check_gzip(site: Site) -> Finding:
     beside = f"; {' and '.join(others)} for tar" if others else ""
     if _can_import("isal.isal_zlib"):
         return ok(f"by isal, the fastest way{beside}")
-    if is_android() or platform.machine() not in _ISAL_MACHINES or sys.maxsize < 2**32:
+    if has_android_kernel() or platform.machine() not in _ISAL_MACHINES or sys.maxsize < 2**32:
         return ok(f"by zlib: isal has no wheels for this machine{beside}")
     gain = "isal would take less than half the processor time, and a pull three quarters of its time"
-    return no(f"by zlib: {gain}{beside}", f"{shlex.quote(sys.executable)} -m pip install isal")
+    return no(f"by zlib: {gain}{beside}", f"{shell_word(sys.executable)} -m pip install isal")
 
 
 def check_zstd(site: Site) -> Finding:

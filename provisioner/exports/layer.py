@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,10 +98,11 @@ class LayerContent:
 
 
 def write_layer(
-    container: OpenedContainer, options: LayerOptions, stack: ExitStack
+    container: OpenedContainer, options: LayerOptions, stack: ExitStack, advance: Callable[[int], None]
 ) -> tuple[NewLayer | None, FilesReport, OwnerSource]:
     """Write the layer of a container to a temporary file that `stack` closes.
 
+    `advance` is called with the number of bytes of its archive that are written, before compression.
     Returns the layer, None where nothing was changed; what it has; and where the owners are from that the image doesn't
     know. Raises UsageError for files that would be whiteouts, OSError and MachineError.
     """
@@ -112,7 +113,7 @@ def write_layer(
         with TreeFiles(rootfs, folder, b"", options.exclude, wanted=wanted, keeps_holes=False) as files:
             if not options.squash and not content.paths and not content.whiteouts:
                 return None, files.report, files.owners
-            layer = _write(files, content, options, stack)
+            layer = _write(files, content, options, stack, advance)
             return layer, files.report, files.owners
 
 
@@ -127,7 +128,9 @@ def _find_content(rootfs: int, folder: int, shown: str, options: LayerOptions) -
     return content
 
 
-def _write(files: TreeFiles, content: LayerContent, options: LayerOptions, stack: ExitStack) -> NewLayer:
+def _write(
+    files: TreeFiles, content: LayerContent, options: LayerOptions, stack: ExitStack, advance: Callable[[int], None]
+) -> NewLayer:
     with _space_errors(options.space):
         # Without a buffer, which closing it would write once more to a full disk.
         file = tempfile.TemporaryFile(dir=options.space, buffering=0)  # noqa: SIM115  the stack closes it
@@ -144,6 +147,7 @@ def _write(files: TreeFiles, content: LayerContent, options: LayerOptions, stack
     def write(data: bytes) -> None:
         diff_id.update(data)
         packer.write(data)
+        advance(len(data))
 
     writer = ArchiveWriter(write)
     _add_whiteouts(writer, b"", content)

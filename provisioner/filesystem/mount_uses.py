@@ -7,13 +7,12 @@ where it is in its file system: the device, and the path from the root of that (
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.filesystem.mounts import unescape
+from provisioner.filesystem.mounts import mount_number, parse_mountinfo
 
 _PROC = Path("/proc")
 _REMOVED = b"//deleted"
@@ -43,10 +42,10 @@ class _Location(NamedTuple):
 
 
 class _Mount(NamedTuple):
-    """A line of mountinfo."""
+    """A mount, as a process sees it."""
 
-    id: bytes
     parent: bytes
+    """The number of the mount that it is on."""
     point: bytes
     source: _Location
     """What is mounted."""
@@ -78,9 +77,7 @@ def find_mount_uses(directory: int) -> list[MountUse]:
 
 def _locate(directory: int, path: bytes, mounts: dict[bytes, _Mount]) -> _Location | None:
     """Return where an open directory is in its file system; None where its mount is hidden, as in a chroot."""
-    info = (_PROC / f"self/fdinfo/{directory}").read_bytes()
-    number = re.search(rb"^mnt_id:\s*(\d+)", info, re.MULTILINE)
-    mount = mounts.get(number[1]) if number else None
+    mount = mounts.get(mount_number(directory))
     return mount.locate(path) if mount else None
 
 
@@ -108,8 +105,7 @@ def _other_tables() -> Iterator[tuple[int, bytes]]:
 
 def _parse(text: bytes) -> dict[bytes, _Mount]:
     """Return the mounts of a mountinfo by their numbers."""
-    mounts = {}
-    for line in text.splitlines():
-        number, parent, device, root, point, *_ = line.split(b" ")
-        mounts[number] = _Mount(number, parent, unescape(point), _Location(device, unescape(root)))
-    return mounts
+    return {
+        line.number: _Mount(line.parent, line.point, _Location(line.device, line.root))
+        for line in parse_mountinfo(text)
+    }

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.filesystem.users import (
-    is_android,
+    has_android_ids,
     is_job_in_container,
     kernel_user,
     private_groups,
@@ -62,7 +62,7 @@ class TrustedUsers:
     users: frozenset[int]
     groups: frozenset[int] = frozenset()
     """Groups that have no other members than these users."""
-    is_android: bool = False
+    has_android_ids: bool = False
     """Whether ids below FIRST_APP_ID are the system's own."""
     is_everybody: bool = False
     """Whether nobody else is on this machine: a job of CI in a container of its own."""
@@ -77,15 +77,15 @@ class TrustedUsers:
         if os.geteuid() == 0:
             users |= users_before_root(environment)
         everybody = os.geteuid() == 0 and is_job_in_container(environment)
-        return cls(frozenset(users), private_groups(users) | unmapped_user(), is_android(environment), everybody)
+        return cls(frozenset(users), private_groups(users) | unmapped_user(), has_android_ids(environment), everybody)
 
     def has_user(self, uid: int) -> bool:
         """Return whether a user is trusted."""
-        return self.is_everybody or uid in self.users or (self.is_android and uid < FIRST_APP_ID)
+        return self.is_everybody or uid in self.users or (self.has_android_ids and uid < FIRST_APP_ID)
 
     def has_group(self, gid: int) -> bool:
         """Return whether all members of a group are trusted."""
-        return self.is_everybody or gid == 0 or gid in self.groups or (self.is_android and gid < FIRST_APP_ID)
+        return self.is_everybody or gid == 0 or gid in self.groups or (self.has_android_ids and gid < FIRST_APP_ID)
 
     def with_user(self, uid: int) -> TrustedUsers:
         """Return these users, and one more."""

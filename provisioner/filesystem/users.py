@@ -110,8 +110,8 @@ def private_groups(users: Iterable[int]) -> frozenset[int]:
     return frozenset(groups)
 
 
-def is_android(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this system's user ids are Android's."""
+def has_android_ids(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether user and group ids are Android's, by what Python was made for or by Termux's PREFIX."""
     return hasattr(sys, "getandroidapilevel") or environment.get("PREFIX", "").startswith("/data/data/")
 
 

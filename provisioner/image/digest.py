@@ -13,6 +13,9 @@ from provisioner.errors import MalformedImage
 CHUNK = 1 << 18
 """The number of bytes that are read, hashed and written at a time."""
 
+NOT_VERIFIED = "not verified"
+"""How far content is verified whose digest nobody states."""
+
 _LENGTHS = {"sha256": 64, "sha512": 128}
 
 

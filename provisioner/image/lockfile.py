@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from provisioner.image.platform import Platform, choose
 from provisioner.image.server_address import checked_path
 from provisioner.image.source_name import parse_source
 from provisioner.settings import Key, line_of, parse_settings, parse_table, read_settings, texts
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 _FORMAT = 1
 _WRITE_AGAIN = "write the lock again: provision --lock FILE IMAGE DIR"
@@ -82,7 +81,7 @@ class Lock:
         key."""
         locks = parse_locks(text, name)
         if len(locks) > 1:
-            example = f"provision --locked {printable(shlex.quote(name))} {printable(locks[0].reference)} DIR"
+            example = f"provision --locked {shell_word(name)} {printable(locks[0].reference)} DIR"
             raise UsageError(
                 f"{name} holds the locks of several images: {_names(locks)}", f"name one of them, as in {example}"
             )

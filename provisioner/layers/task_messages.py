@@ -35,7 +35,7 @@ def send_task(connection: socket.socket, number: int, blob: LayerBlob) -> None:
     Raises what waiting for the blob raises: then call `send_broken`. Raises BrokenPipeError and ConnectionResetError
     where the worker has ended.
     """
-    available = sent = 0
+    sent = 0
     while (available := blob.wait(sent)) > sent:
         if not sent:
             _send_file(connection, number, blob)

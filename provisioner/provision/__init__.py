@@ -8,7 +8,6 @@ May import all rooms above maintenance.
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from provisioner.profile import load_profile
 from provisioner.provision.plan import Completion, Outcome, Plan
 from provisioner.sources import Source
 from provisioner.sources.lazy import LocalImages
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 from provisioner.terminal.progress import Console
 from provisioner.threads import importing_in_background
 
@@ -89,6 +88,6 @@ def _check_removable(directory: Path) -> None:
     with machine_errors(f"look at {printable(str(directory))}"):
         is_started_with_many = read_ids_of(directory).first is not None
     if is_started_with_many and os.geteuid() != 0:
-        shown = printable(shlex.quote(str(directory)))
+        shown = shell_word(str(directory))
         what = f"files in {printable(str(directory))} belong to subordinate ids"
         raise TargetExists(what, f"remove it first: provision remove {shown}")

@@ -92,7 +92,7 @@ def _first_error(response: requests.Response) -> dict[str, Any]:
 
 def _reason(error: Mapping[str, Any]) -> str:
     text = error.get("message") or error.get("code")
-    return f" ({printable(str(text))[:200]})" if error else ""
+    return f" ({printable(str(text))[:200]})" if text else ""
 
 
 def _redact(text: str, login: Login | None) -> str:

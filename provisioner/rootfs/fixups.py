@@ -8,10 +8,10 @@ import ipaddress
 import os
 import re
 import socket
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from provisioner.filesystem.users import has_android_ids
 from provisioner.profile import Profile
 from provisioner.rootfs.tree import Tree, tree_errors
 from provisioner.terminal.escaping import printable
@@ -34,7 +34,7 @@ def apply_fixups(
     """
     generated = generated_files(profile, dns, directory, hostname)
     files = {f"/etc/{path}".encode(): content for path, content in generated.items()}
-    if is_android():
+    if has_android_ids():
         group = tree.read(b"etc/group") or b""
         files[b"/etc/group"] = group + format_missing_groups(group, os.getgroups())
     for path, content in profile.files:
@@ -99,11 +99,6 @@ def format_missing_groups(group: bytes, ids: Iterable[int]) -> bytes:
     lines = "".join(f"{_AID_NAMES.get(number, f'aid_{number}')}:x:{number}:\n" for number in missing)
     unfinished = lines and group and not group.endswith(b"\n")
     return (b"\n" if unfinished else b"") + lines.encode()
-
-
-def is_android() -> bool:
-    """Return whether this is Android. Before version 3.13, Python's platform there is "linux"."""
-    return sys.platform == "android" or hasattr(sys, "getandroidapilevel")
 
 
 def host_resolv_confs() -> list[Path]:

@@ -51,8 +51,7 @@ class OpenDirectories:
 
     def recent(self, path: bytes) -> OpenDirectory | None:
         """Return the directory `path` if it is open, None else; directories that are not in use any more are closed."""
-        while self._unused:
-            os.close(self._unused.pop())
+        self.close_unused()
         if (opened := self._open.get(path)) is not None:
             self._open.move_to_end(path)
         return opened

@@ -15,13 +15,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from provisioner.image.digest import NOT_VERIFIED
 from provisioner.image.image import Image, Layer
 from provisioner.image.lockfile import LockedFile
 from provisioner.image.manifest import Index
 from provisioner.image.platform import Platform
-
-NOT_VERIFIED = "not verified"
-"""How far content is verified whose digest nobody states."""
 
 
 @dataclass(frozen=True)

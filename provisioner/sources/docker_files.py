@@ -65,9 +65,9 @@ class DockerFiles:
             image, layers = self._build(entry, platform)
         choose([(image.config.platform, image)], platform, self._word)
         assumed = f"{self._word} doesn't say which machines it is for: {image.config.platform} is assumed"
-        what = "by the digests in its config, and that by its name"
+        what = "by the digests in the archive, of its layers and its config"
         if not _digest_in(entry.config):
-            what = "by the digests in its config, which itself is not verified"
+            what = "by the digests in the archive, of its layers but not of its config"
         return FoundImage(
             image,
             layers,

@@ -11,11 +11,11 @@ from contextlib import closing, contextmanager
 from provisioner.archives.compression import compression_of, decompress
 from provisioner.archives.tar import Archive
 from provisioner.errors import MalformedImage, UsageError, error_context, machine_errors
-from provisioner.image.digest import CHUNK, Digest
+from provisioner.image.digest import CHUNK, NOT_VERIFIED, Digest
 from provisioner.image.image import Image, Layer, RootfsArchive
 from provisioner.image.manifest import Descriptor
 from provisioner.image.platform import Platform
-from provisioner.sources import NOT_VERIFIED, Arrivals, LayerBlob, ResolvedImage
+from provisioner.sources import Arrivals, LayerBlob, ResolvedImage
 from provisioner.sources.detection import Format, format_name, formats_of
 from provisioner.sources.file_blob import FileBlob
 from provisioner.sources.root_search import RootSearch

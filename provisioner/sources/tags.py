@@ -35,7 +35,10 @@ def with_offers(
 def with_sizes(
     documents: CachingRegistry, tags: Iterable[Tag], platform: Platform, jobs: int
 ) -> Generator[Tag, None, None]:
-    """Yield the same tags, with the download size of what they offer for `platform`."""
+    """Yield `tags` in their order, each with the download size of what it offers for `platform`.
+
+    `jobs` manifests are requested at a time. Raises ProvisionError, but a malformed one leaves the size unknown.
+    """
 
     def with_size(tag: Tag) -> Tag:
         best = tag.offer(platform)

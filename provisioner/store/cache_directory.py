@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import stat
 import threading
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from provisioner.filesystem.trust import (
     read_acl,
     users_in,
 )
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENOTDIR)
@@ -134,7 +133,7 @@ class CacheDirectory:
         except MachineError as error:
             cause = error.__cause__
             if isinstance(cause, Untrusted):
-                where = shlex.quote(printable(cause.path))
+                where = shell_word(cause.path)
                 fix = f"chown -R {os.geteuid()} {where}" if cause.stranger.role == "owner" else f"chmod -R go-w {where}"
                 error.hint = f"where it is yours: {fix}; or {_ELSEWHERE}, or use none: --no-cache"
             elif isinstance(cause, OSError) and cause.errno in _FULL:

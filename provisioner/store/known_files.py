@@ -8,13 +8,10 @@ from dataclasses import asdict, dataclass, field
 
 from provisioner.errors import MalformedImage
 from provisioner.filesystem.atomic import replace_in
-from provisioner.image.digest import Digest
+from provisioner.image.digest import NOT_VERIFIED, Digest
 from provisioner.registry.files import FileVersion
 from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.known_tags import TAG_FILE_LIMIT, TAGS
-
-NOT_VERIFIED = "not verified"
-"""How far a file is verified whose digest nobody states."""
 
 
 @dataclass(frozen=True)

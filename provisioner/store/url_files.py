@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from provisioner.errors import MalformedImage, NetworkError
-from provisioner.image.digest import CHUNK, Digest
+from provisioner.image.digest import CHUNK, NOT_VERIFIED, Digest
 from provisioner.registry.files import FileAnswer, FileVersion, RemoteFile
 from provisioner.registry.retry import TransientError
 from provisioner.sizes import size_text
 from provisioner.store.blobs import BlobCache
-from provisioner.store.known_files import NOT_VERIFIED, KnownFile, KnownFiles, name_for_url
+from provisioner.store.known_files import KnownFile, KnownFiles, name_for_url
 from provisioner.store.partial import PartialFile, write_all
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console

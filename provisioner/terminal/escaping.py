@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable
+
+_SPECIAL = frozenset(b"%'\\!")
+"""What printf(1), the quotes around it, or an interactive shell would change."""
 
 
 def printable(text: str | bytes) -> str:
@@ -17,3 +22,31 @@ def printable(text: str | bytes) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogateescape").decode() for c in text)
+
+
+def shell_word(text: str) -> str:
+    """Return `text` quoted for sh, so that it is safe on a terminal, and can be copied from there.
+
+    Characters that `printable` escapes are written by printf(1). Since sh drops newlines at the end of its output,
+    a text that ends with one is in the dollar-single-quotes of POSIX.1-2024, which older dashes don't have.
+    """
+    if text.isprintable():
+        return shlex.quote(text)
+    octal = "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in _SPECIAL and (at or byte != ord("-")) else f"\\{byte:03o}"
+        for at, byte in enumerate(_encode(text))
+    )
+    return f"$'{octal}'" if text.endswith("\n") else f"\"$(printf '{octal}')\""
+
+
+def _encode(text: str) -> bytes:
+    """Return the bytes of a text as it is in the file system, or what is nearest to them."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """Return a command line of these words, quoted for sh as `shell_word` does it."""
+    return " ".join(map(shell_word, words))

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, TextIO
 
+from provisioner.sizes import size_text
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.tables import ColourChoice, Screen, Style
 from provisioner.terminal.transfer import Transfer, Unpacked, join_fitting, progress_line, status_line
@@ -73,8 +74,9 @@ class Console:
     def _write(self, text: str, begin: str = "") -> None:
         """Write one line, above the bar where there is one. `begin` comes before it, and is not escaped."""
         text = self._fill(begin + printable(text))
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
+        bar = self._bar  # another thread may close it now, which does no harm
+        if bar is not None:
+            bar.write(text, file=self._stream)
         else:
             self._stream.write(f"{text}\n")  # at once: a signal comes before it or behind it
             self._stream.flush()
@@ -128,6 +130,18 @@ class Console:
         finally:
             self._close_bar()
 
+    @contextmanager
+    def byte_activity(self, what: str) -> Iterator[Callable[[int], None]]:
+        """Show what is being done, and how many bytes of it are done: give the function that adds to them."""
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+
+        with self.activity(what, lambda: size_text(done)):
+            yield advance
+
     def _has_bar(self) -> bool:
         """Return whether the stream is a terminal on which a line can be rewritten."""
         return self._stream.isatty() and os.environ.get("TERM") not in ("", "dumb")
@@ -175,9 +189,10 @@ class Console:
 
     def show(self, line: Callable[[int], str]) -> None:
         """Show what `line` returns for a number of columns, where there is a bar."""
-        if self._bar is not None:
+        bar = self._bar  # as in `_write`
+        if bar is not None:
             with suppress(OSError, ValueError):  # the terminal is gone
-                self._bar.set_description_str(printable(line(self._columns())))
+                bar.set_description_str(printable(line(self._columns())))
 
 
 @contextmanager

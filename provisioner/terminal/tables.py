@@ -100,6 +100,8 @@ class Column:
     """Whether cells may be cut where the table doesn't fit."""
     optional: bool = False
     """Whether the column may be left out, before any cell is cut, where the table doesn't fit."""
+    below: bool = False
+    """Whether cells are shown below their rows, wrapped, where the table doesn't fit with this column."""
     style: Callable[[str], Style] = lambda text: Style.PLAIN
     """Returns the style of a cell, by its text. Cells of the first column are bold where it returns none."""
 
@@ -116,26 +118,39 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Scre
     def excess() -> int:
         return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - (screen.width or sys.maxsize)
 
-    for i in [i for i in shown if columns[i].optional]:
+    below = [i for i in shown if columns[i].below] if excess() > 0 else []
+    for i in below:
+        del widths[i]
+    for i in [i for i in widths if columns[i].optional]:
         if excess() > 0:
             del widths[i]
     for i in [i for i in widths if columns[i].flexible]:
         widths[i] -= min(max(excess(), 0), max(widths[i] - _NARROWEST, 0))
-    used = [columns[i] for i in widths]
-    cells = [[row[i] for i in widths] for row in clean]
-    return _stacked(used, cells, screen) if excess() > 0 else _aligned(used, cells, list(widths.values()), screen)
+    used = [*widths, *below] if excess() > 0 else [*widths]
+    cells = [[row[i] for i in used] for row in clean]
+    if excess() > 0:
+        return _stacked([columns[i] for i in used], cells, screen)
+    notes = [[row[i] for i in below] for row in clean]
+    return _aligned([columns[i] for i in used], cells, notes, list(widths.values()), screen)
 
 
 def _aligned(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], screen: Screen
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    screen: Screen,
 ) -> Iterator[str]:
+    """Return the line of each row, with its `notes` below it."""
     if any(column.title for column in columns):
         titles = _padded([column.title for column in columns], columns, widths, screen)
         yield screen.dim(_GAP.join(titles).rstrip())
-    for row in rows if columns else ():
+    for row, texts in zip(rows, notes, strict=True) if columns else ():
         styles = [column.style(cell) for column, cell in zip(columns, row, strict=True)]
         styles[0] = styles[0] or Style.BOLD
         yield _GAP.join(_padded(row, columns, widths, screen, styles)).rstrip()
+        for text in texts:
+            yield from _indented(text, screen)
 
 
 def _padded(
@@ -168,7 +183,12 @@ def _stacked(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: S
                 text = " ".join(screen.styled(word, column.style(cell)) for word in words)
                 (texts if column.flexible else facts).append(text)
         for text in (separator.join(facts), *texts):
-            yield from (_GAP + line for line in wrapped(text, width - len(_GAP)))
+            yield from _indented(text, screen)
+
+
+def _indented(text: str, screen: Screen) -> Iterator[str]:
+    """Return the lines of a text that belongs to the row above it."""
+    return (_GAP + line for line in wrapped(text, (screen.width or _DEFAULT_WIDTH) - len(_GAP)))
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -52,7 +52,7 @@ set_owners() {
 those from $outer_ids on: restore the former ones in /etc/subuid and /etc/subgid"
         return
     fi
-    quote "$directory"
+    quote_for_message "$directory"
     say "files in DIR get other owners now. To delete it later: unshare -U -r --map-auto rm -rf $quoted"
     { find_program awk && find_program chown && find_program chmod; } || fail "--ids many needs awk, chown and chmod"
     list_owners | change_owners || finish 125

@@ -43,13 +43,17 @@ find_session_to_join() {
             find_unrecorded
             [ -z "$unrecorded" ] ||
                 fail "$directory is read-only, so that$unrecorded has no record and can't be joined: --stop stops it"
-            fail "nothing runs from $directory: start it with $script --detach"
+            quote_for_message "$script"
+            fail "nothing runs from $directory: start it with $quoted --detach"
             ;;
         *\ *) explain_choice ;;
     esac
     case "$containers " in
         *" $joined "*) ;;
-        *) fail "no session $joined runs from $directory: $script --list shows them" ;;
+        *)
+            quote_for_message "$script"
+            fail "no session $joined runs from $directory: $quoted --list shows them"
+            ;;
     esac
 }
 

@@ -53,6 +53,29 @@ quote() {
     quoted="${quoted%.}'"
 }
 
+# Set `quoted`: the word $1, quoted for the shell so that it can be copied from a message: $(printf) writes what `say`
+# would replace. The shell drops newlines at the end of its output, so a word that ends with one is in the quotes $'...'
+# of POSIX.1-2024.
+quote_for_message() {
+    make_printable "$1"
+    quote "$1"
+    [ "$printable" != "$1" ] || return 0
+    octal=''
+    for byte in $(printf %s "$1" | od -An -v -to1 2>/dev/null); do
+        case $byte in
+            0[0-3]? | 041 | 045 | 047 | 134 | 177 | [23]??) octal="$octal\\\\$byte" ;; # also ! % ' and the backslash
+            *) octal="$octal\\$byte" ;;
+        esac
+    done
+    [ -n "$octal" ] || return 0 # there is no od
+    # shellcheck disable=SC2059 # octal numbers
+    octal=$(printf "$octal")
+    case $1 in
+        *"$newline") quoted="\$'$octal'" ;;
+        *) quoted="\"\$(printf '$octal')\"" ;;
+    esac
+}
+
 # Set `list`: the list $1 with the words $2 and later added, quoted for `eval "set -- $list"`. The list is copied, which
 # is slow for long ones: see append_to.
 append() {

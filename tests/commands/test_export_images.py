@@ -7,12 +7,16 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provisioner.cli import main
+from provisioner.sizes import size_text
+from provisioner.terminal.progress import Console
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.containers import Container
@@ -51,6 +55,27 @@ def source(place: Path) -> Iterator[Path]:
     """A container of the unprivileged user, whose registry answers."""
     with exportable(place, usual_image(*MORE), **as_user()) as directory:
         yield directory
+
+
+@pytest.mark.parametrize(("option", "layer"), [("--format=oci-archive", "the changed"), ("--squash", "all")])
+def test_what_is_written_is_shown(place: Path, monkeypatch: pytest.MonkeyPatch, option: str, layer: str) -> None:
+    """The bytes of the layer's archive, and those of the file, are counted while they are written."""
+    monkeypatch.setenv("PROVISION_CACHE_DIR", str(place / "cache"))
+    shown: list[tuple[str, str]] = []
+
+    @contextmanager
+    def activity(self: Console, what: str, count: Callable[[], str]) -> Iterator[None]:
+        yield
+        shown.append((what, count()))
+
+    with exportable(place) as directory:
+        (directory / "rootfs/new").write_bytes(bytes(3_000_000))
+        monkeypatch.setattr(Console, "activity", activity)
+        assert main(["export", "--format=oci-archive", option, str(directory), str(place / "i.tar")]) == 0
+    assert [what for what, _ in shown] == [f"making a layer of {layer} files", f"writing {place}/i.tar"]
+    assert shown[0][1] == "3.0 MB" or option == "--squash"
+    assert "0 B" not in dict(shown).values()
+    assert shown[1][1] == size_text((place / "i.tar").stat().st_size)
 
 
 # The layer

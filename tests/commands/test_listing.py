@@ -171,7 +171,13 @@ def test_copies_are_named(directory: Path, env: dict[str, str], known: Directori
     for _ in range(2):
         rows = {row["directory"]: row["copy_of"] for row in as_json(env)}
         assert rows == {str(directory): None, f"{tmp_path}/another": str(directory)}
-    assert any(f"copy of {directory}" in line for line in on_terminal(env, 250, tmp_path))
+    wide = on_terminal(env, 250, tmp_path)
+    assert any(f"copy of {directory}" in line for line in wide)
+    narrow = on_terminal(env, wide[0].index("NOTE") - 2, tmp_path)
+    assert [line.split() for line in narrow if not line.startswith("  ")] == [
+        line[: wide[0].index("NOTE")].split() for line in wide
+    ]
+    assert "copyof" + str(directory) == "".join("".join(line.split()) for line in narrow if line.startswith("  "))
     shutil.rmtree(tmp_path / ".dir.provision")
     (tmp_path / "gone").mkdir()
     directory.rename(tmp_path / "gone/dir")

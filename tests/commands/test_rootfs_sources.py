@@ -408,6 +408,21 @@ def test_a_url(tmp_path: Path, server: FileServer, cache: Path) -> None:
     assert "plain http" in make("http://example.invalid/x", tmp_path / "none", status=2)
 
 
+def test_an_image_s_name_behind_http(tmp_path: Path, server: FileServer) -> None:
+    """What has the address of a registry in front, and isn't an archive by its name, may be an image."""
+
+    def said_of(url: str, status: int) -> str:
+        return make(url, tmp_path / "none", status=status)
+
+    hint = "; an image of a registry: provision "
+    assert f"{hint}{server.host}/image:tag DIR" in said_of(f"http://{server.host}/image:tag", 3)
+    assert f"{hint}--insecure r.invalid/a/b@sha256:{'0' * 64} DIR" in said_of(
+        f"HTTP://r.invalid/a/b@sha256:{'0' * 64}", 2
+    )
+    for path in ("none.tar.gz", "None", "none?x=1", ""):
+        assert hint not in said_of(f"http://{server.host}/{path}", 3)
+
+
 @pytest.mark.parametrize("word", ["", "rootfs:"])
 def test_nothing_is_downloaded_for_a_run_that_cannot_succeed(tmp_path: Path, server: FileServer, word: str) -> None:
     url = server.add("/rootfs.tar", tar(*USUAL))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from provisioner.container.existing import existing_record
 from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD
-from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError
+from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError, TargetExists
+from provisioner.filesystem.descriptors import DIRECTORY
+from tests.support.tools import need, need_root, run
 
 
 @pytest.fixture
@@ -53,6 +58,48 @@ def test_nothing_and_what_provision_has_not_made(container: Path) -> None:
     assert refused(link) == (8, f"DIR is a symlink to {container}", "name the directory itself")
 
 
+def test_a_directory_that_may_only_be_searched_leaves_nothing_open(
+    container: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def open_or_refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == container.name and flags == DIRECTORY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_or_refuse)
+        assert refused(container)[:2] == (7, f"look at {container}: Permission denied")
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("below", ["", FOLDER])
+def test_a_container_below_a_mount(container: Path, below: str) -> None:
+    """What is mounted on it is named, with the command that shows the container again."""
+    need_root()
+    need("mount", "umount")
+    other, point = container.with_name("the other"), container / below
+    other.mkdir()
+    (other / "file").touch()
+    for words, shown in ((["--bind", other], str(other)), (["-t", "tmpfs", "-o", "mode=700", "a name"], "a name")):
+        run("mount", *words, point)
+        try:
+            (point / "file").touch()
+            status, message, hint = refused(container)
+            with pytest.raises(ProvisionError) as raised:
+                existing_record(container)
+        finally:
+            run("umount", point)
+        assert status == 8
+        assert re.fullmatch(rf"DIR was not made by provision: .*{shown} \(\w+\) is mounted on {point}", message)
+        assert hint == raised.value.hint == f"if that hides a container, unmount it first: umount {point}"
+        assert raised.value.message == message.replace("DIR", str(container), 1)
+    with opened_container(container):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["missing", "directory"])
 def test_without_a_record(container: Path, kind: str) -> None:
     (container / FOLDER / RECORD).unlink()
@@ -66,3 +113,12 @@ def test_without_a_record(container: Path, kind: str) -> None:
     (container / FOLDER / OWNERSHIP_RECORD).touch()
     with opened_container(container, needs=(RECORD, OWNERSHIP_RECORD)) as opened:
         opened.check_ownership_record()
+
+
+def test_removal_is_suggested_for_what_can_be_removed(container: Path) -> None:
+    (container / FOLDER / RECORD).unlink()
+    for hint in ("move it away", f"to remove this one: provision remove {container}"):
+        with pytest.raises(TargetExists, match="is incomplete: its record is missing") as raised:
+            existing_record(container)
+        assert raised.value.hint.endswith(hint)
+        (container / FOLDER / OWNERSHIP_RECORD).touch()

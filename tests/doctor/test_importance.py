@@ -20,14 +20,20 @@ def harmless(runtime: str, *names: str) -> list[str]:
     ("runtime", "expected"),
     [
         ("chroot", ["proot", "proot paths", "userns", "subuid", "gzip"]),
-        ("userns", ["chroot", "proot", "proot paths", "gzip"]),
+        ("userns", ["chroot", "proot", "proot paths", "subuid", "gzip"]),
         ("proot", ["chroot", "userns", "unshare", "subuid", "gzip"]),
-        ("", ["gzip"]),
+        ("", ["subuid", "gzip"]),
     ],
 )
 def test_a_runtime_that_is_not_needed_is_no_alarm(runtime: str, expected: list[str]) -> None:
     names = ("chroot", "proot", "proot paths", "userns", "unshare", "subuid", "space", "zstd", "proot links", "gzip")
     assert harmless(runtime, *names) == expected
+
+
+def test_a_user_s_namespace_with_one_user_is_no_alarm() -> None:
+    """The runtime is the first line where nothing else has failed."""
+    checks = with_importance([Check("subuid", State.NO, ""), Check("runtime", State.OK, "", essential=True)], "userns")
+    assert [check.name for check in by_importance(checks)] == ["runtime", "subuid"]
 
 
 def test_what_only_root_can_is_an_alarm_for_root_alone(monkeypatch: pytest.MonkeyPatch) -> None:

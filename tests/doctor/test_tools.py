@@ -51,7 +51,7 @@ def test_what_isal_would_bring_is_said_where_it_has_wheels(monkeypatch: pytest.M
     site = Site(Path("/"), None)
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(tools, "is_android", lambda: False)
+    monkeypatch.setattr(tools, "has_android_kernel", lambda: False)
     monkeypatch.setattr(sys, "maxsize", 2**63 - 1)
     finding = check_gzip(site)
     assert (finding.state, finding.fix) == (State.NO, f"{sys.executable} -m pip install isal")
@@ -63,5 +63,5 @@ def test_what_isal_would_bring_is_said_where_it_has_wheels(monkeypatch: pytest.M
     assert check_gzip(site).state == State.OK
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert check_gzip(site).state == State.NO
-    monkeypatch.setattr(tools, "is_android", lambda: True)
+    monkeypatch.setattr(tools, "has_android_kernel", lambda: True)
     assert check_gzip(site).state == State.OK

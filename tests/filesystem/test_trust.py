@@ -89,7 +89,7 @@ def test_a_list_that_cannot_be_read_lets_anybody_write(broken: bytes) -> None:
 
 
 def test_ids_of_android_itself_are_trusted_only_there() -> None:
-    android = TrustedUsers(US.users, US.groups, is_android=True)
+    android = TrustedUsers(US.users, US.groups, has_android_ids=True)
     for trusted in (state(1000, 0o771, 1000), state(2000, 0o771, 2000), state(9999, 0o775, 9999)):
         assert find_stranger(trusted, android) is None
     assert find_stranger(state(10000), android) == Stranger("owner", 10000)

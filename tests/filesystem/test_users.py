@@ -12,7 +12,7 @@ import pytest
 
 from provisioner.filesystem import users
 from provisioner.filesystem.users import (
-    is_android,
+    has_android_ids,
     is_job_in_container,
     is_whole_machine,
     kernel_user,
@@ -131,8 +131,8 @@ def test_user_namespaces(tmp_path: Path) -> None:
 
 
 def test_android_is_told_by_its_prefix() -> None:
-    assert is_android({"PREFIX": "/data/data/com.termux/files/usr"})
-    assert not is_android({"PREFIX": "/usr"})
+    assert has_android_ids({"PREFIX": "/data/data/com.termux/files/usr"})
+    assert not has_android_ids({"PREFIX": "/usr"})
 
 
 @pytest.mark.parametrize("value", ["", "false", "0", None])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.containers import SHELLS, Container, starter, user_of
+from tests.support.containers import SHELLS, Container, make_container, starter, user_of
 from tests.support.tools import need, need_root
 
 pytestmark = pytest.mark.slow
@@ -118,6 +118,21 @@ def test_nothing_runs(container: Container, runtime: str) -> None:
     assert done.stderr.decode() == (
         f"start.sh: nothing runs from {container.directory}: start it with {container.script} --detach\n"
     )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_command_that_helps_can_be_copied(place: Path, shell: str) -> None:
+    """Also where the name of DIR can't be shown as it is. Newlines at its end are before start.sh."""
+    need(SHELLS[shell][0])
+    odd = make_container(place / "a\nb\x1b '$(c)' %s!\\é\n")
+    for words, after in ((["true"], " --detach"), (["--session", "7", "true"], " --list shows them")):
+        done = odd.run("", "--exec", *words, by="proot", shell=SHELLS[shell])
+        assert done.returncode == 125
+        line = done.stderr.decode().removesuffix("\n")
+        assert line.isprintable()
+        copied = line[line.index('"$(') :].removesuffix(after)
+        ended = subprocess.run([*SHELLS[shell], "-c", f"printf %s {copied}"], stdout=subprocess.PIPE, check=True)
+        assert ended.stdout == os.fsencode(odd.script)
 
 
 def test_one_of_several_has_to_be_chosen(container: Container, runtime: str) -> None:

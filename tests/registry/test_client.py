@@ -653,6 +653,7 @@ def test_a_server_that_is_silent(registry: ScriptedRegistry, monkeypatch: pytest
         (answer({"errors": [{"code": "DENIED"}]}, 403), NotFound, r"not found, or it is private \(DENIED\)"),
         (answer({"errors": {"a": "b"}}, 403), NotFound, "not found, or it is private$"),
         (answer({"errors": [None]}, 401), NotFound, "not found, or it is private$"),
+        (answer({"errors": [{"detail": "x"}]}, 401), NotFound, "not found, or it is private$"),
         (Response(429, b"", {"Retry-After": "60"}), NetworkError, "too many requests"),
         (Response(500), NetworkError, "answers with 500 Internal Server Error for the tag 'latest'"),
         (Response(206, b"{}"), NetworkError, "answers with 206"),

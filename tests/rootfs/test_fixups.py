@@ -20,7 +20,6 @@ from provisioner.rootfs.fixups import (
     format_missing_groups,
     format_resolv_conf,
     host_resolv_confs,
-    is_android,
 )
 from provisioner.rootfs.tree import Tree
 
@@ -204,12 +203,11 @@ def test_every_group_has_a_name_then(group: bytes, ids: list[int]) -> None:
 
 
 def test_only_android_gets_groups(tree: Tree, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not is_android()
     apply_fixups(tree, Profile(), [], BOX)
     assert not (root / "etc/group").exists()
     (root / "etc/real").write_text("root:x:0:\n")
     (root / "etc/group").symlink_to("real")
-    # Pythons before 3.13 have this function on Android only, where no test can run.
+    # Python has this function on Android only, where no test can run.
     monkeypatch.setattr(sys, "getandroidapilevel", lambda: 34, raising=False)
     monkeypatch.setattr(os, "getgroups", lambda: [3003, 50123])
     apply_fixups(tree, Profile(), [], BOX)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError, MalformedImage, NetworkError, NotAllowed, NotFound, UsageError
-from provisioner.image.digest import Digest
+from provisioner.image.digest import NOT_VERIFIED, Digest
 from provisioner.registry.files import RemoteFile
 from provisioner.registry.retry import Timing
 from provisioner.store.blobs import BlobCache
-from provisioner.store.known_files import NOT_VERIFIED, name_for_url
+from provisioner.store.known_files import name_for_url
 from provisioner.store.partial import PartialFile, write_all
 from provisioner.store.prune import list_files
 from provisioner.store.url_files import UrlFile, UrlFiles, find_sum

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 import unicodedata
 
@@ -10,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_line, shell_word
 from provisioner.terminal.progress import Console
+from tests.support.shell_texts import TEXT
 
 SEEN = {"L", "M", "N", "P", "S"}
 """The first letters of Unicode's categories of what can be seen: letters, marks, numbers, punctuation, symbols."""
@@ -83,3 +86,28 @@ def test_anything_can_be_shown(text: str | bytes) -> None:
     shown = printable(text)
     assert shown.isprintable()
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a", "a"),
+        ("a b", "'a b'"),
+        ("a\nb c", "\"$(printf 'a\\012b c')\""),
+        ("-a\x1b%'!\\", "\"$(printf '\\055a\\033\\045\\047\\041\\134')\""),
+        ("a\n", "$'a\\012'"),
+        ("\ud800", "\"$(printf '\\355\\240\\200')\""),
+    ],
+)
+def test_words_for_the_shell(text: str, word: str) -> None:
+    assert shell_word(text) == word
+    assert shell_line([text, "b c"]) == f"{word} 'b c'"
+
+
+@given(TEXT)
+def test_a_word_can_be_copied_into_a_shell(text: str) -> None:
+    word = shell_word(text)
+    assert word.isprintable()
+    shell = "bash" if word.startswith("$'") else "sh"
+    done = subprocess.run([shell, "-c", f"printf '%s' {word}"], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == os.fsencode(text)

@@ -9,11 +9,12 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from contextlib import closing
+from typing import Any, TextIO
 
 import pytest
 
-from provisioner.terminal.progress import Console
+from provisioner.terminal.progress import Console, _bar_factory
 from provisioner.terminal.tables import ColourChoice
 from provisioner.terminal.transfer import Unpacked
 from tests.support.tools import open_terminal
@@ -197,6 +198,33 @@ def test_lines_go_above_the_bar_also_from_other_threads(terminal: Terminal) -> N
     lines = [line.strip() for line in re.split(r"[\r\n]+", COLOUR.sub("", terminal.shown())) if line.strip()]
     assert "a mirror is down" in lines
     assert lines[-1] == "done"
+
+
+class ClosingConsole(Console):
+    """A console whose bar another thread closes as soon as it was looked at."""
+
+    _found: Any = None
+
+    @property
+    def _bar(self) -> Any:
+        found, self._found = self._found, None
+        return found
+
+    @_bar.setter
+    def _bar(self, bar: Any) -> None:
+        self._found = bar
+
+
+@pytest.mark.parametrize("text", ["a mirror is down", ""])
+def test_a_bar_may_be_closed_while_another_thread_writes(terminal: Terminal, text: str) -> None:
+    console = ClosingConsole(stream=terminal.stream)
+    with closing(_bar_factory()(file=terminal.stream)) as bar:
+        console._bar = bar
+        if text:
+            console.step(text)
+        else:
+            console.show(lambda columns: "12 % of it")
+    assert text in terminal.shown()
 
 
 def test_a_warning_is_written_once_even_where_only_errors_are_wanted() -> None:

@@ -62,6 +62,26 @@ def test_a_phone_gets_stacked_rows() -> None:
     ]
 
 
+def test_one_long_note_goes_below_its_row() -> None:
+    """The other rows are as they would be without it, and on a phone it is in the stacked row."""
+    columns = (*COLUMNS[:4], Column("NOTE", flexible=True, below=True))
+    rows = [(*ROWS[0][:4], ""), (*ROWS[1][:4], "a note of many words that has no room beside the other cells")]
+    assert list(table(columns, rows, Screen(50))) == [
+        "NAME                  STARS  DIGEST",
+        "ubuntu      official  17.3k  0123456789ab",
+        "user/image                3  ba9876543210",
+        "  a note of many words that has no room beside the",
+        "  other cells",
+    ]
+    assert list(table(columns, rows, Screen(25)))[-4:] == [
+        "  3 stars",
+        "  a note of many words",
+        "  that has no room beside",
+        "  the other cells",
+    ]
+    assert next(table(columns, rows, Screen(None))).endswith("DIGEST        NOTE")
+
+
 def test_without_unicode() -> None:
     assert shown(40, unicode=False)[1] == "  official, 17.3k stars"
     assert shown(55, unicode=False)[1].endswith("Debian-base...")
@@ -101,7 +121,8 @@ cells = st.text(st.characters(exclude_categories=()), max_size=60)
 
 @given(st.lists(st.tuples(cells, cells, cells, cells, cells), max_size=4), st.integers(20, 120))
 def test_no_line_is_wider_than_the_screen(rows: list[tuple[str, ...]], width: int) -> None:
-    for line in table(COLUMNS, rows, Screen(width)):
+    with_notes = (*COLUMNS[:4], Column("NOTE", below=True))
+    for line in (*table(COLUMNS, rows, Screen(width)), *table(with_notes, rows, Screen(width))):
         assert width_of(line) <= width
         assert line.isprintable()
 
