@@ -35,7 +35,7 @@ def _handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def wait(seconds: float = 2.0) -> None:
+def wait(seconds: float = 60.0) -> None:
     """Wait for the exception of a signal, at a place where it can be raised."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
