@@ -157,7 +157,7 @@ def test_who_waits_for_a_file_does_not_wait_on_after_a_signal(tmp_path: Path) ->
     with (tmp_path / "file").open("wb") as first, (tmp_path / "file").open("wb") as second:
         lock(first)
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
         with raises(KeyboardInterrupt):
+            timer.start()
             lock(second)
         timer.join()

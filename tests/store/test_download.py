@@ -274,7 +274,7 @@ def test_downloads_start_in_order_and_run_as_many_at_a_time_as_asked(cache: Blob
     assert set(order[:jobs]) == set(list(contents)[:jobs])
 
 
-def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache) -> None:
+def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache, monkeypatch: pytest.MonkeyPatch) -> None:
     gates = [threading.Event() for _ in CHUNKS]
     gates[0].set()
     first, second = ScriptedSource(*CHUNKS, gates=gates), ScriptedSource(*blobs(1))
@@ -282,9 +282,14 @@ def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache) -> No
         Download(described(), cache, first, lambda count: None),
         Download(described(blobs(1)[0]), cache, second, lambda count: None),
     ]
-    with downloading(downloads, 1):
+
+    def stop_and_go_on() -> None:
+        Download.stop(downloads[1])
+        gates[1].set()
+
+    monkeypatch.setattr(downloads[1], "stop", stop_and_go_on)
+    with downloading(downloads, 1, stop_seconds=60):
         next(downloads[0].chunks())
-        threading.Timer(0.1, gates[1].set).start()
     assert second.asked == 0
     assert files(cache) == [PARTIAL]
     assert cache.resumable_bytes(described()) == len(CHUNKS[0])
