@@ -121,9 +121,10 @@ class UrlFiles:
             what = f"{printable(remote.name)} from {remote.host} has the SHA-256 {download.digest.hex}"
             hint = "check the address and the digest; if they are right, the file was changed: don't use it"
             raise MalformedImage(f"{what}, {verified.removeprefix('by ')} says {expected.hex}", hint)
+        # Before the file gets its name: another run that has waited for it would find neither, and download it anew.
+        self._known.save(KnownFile(remote.url, str(download.digest), version, verified))
         with self._cache.errors():
             self._cache.complete(partial, download.digest)
-        self._known.save(KnownFile(remote.url, str(download.digest), version, verified))
         return download.digest
 
     def _listed_digest(self, remote: RemoteFile) -> tuple[Digest | None, str]:

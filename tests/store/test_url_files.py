@@ -17,7 +17,7 @@ from provisioner.registry.files import RemoteFile
 from provisioner.registry.retry import Timing
 from provisioner.store.blobs import BlobCache
 from provisioner.store.known_files import NOT_VERIFIED, name_for_url
-from provisioner.store.partial import write_all
+from provisioner.store.partial import PartialFile, write_all
 from provisioner.store.prune import list_files
 from provisioner.store.url_files import UrlFile, UrlFiles, find_sum
 from provisioner.terminal.progress import Console
@@ -294,6 +294,21 @@ def test_two_runs_download_a_file_once(server: FileServer, tmp_path: Path) -> No
         run.start()
     for run in runs:
         run.join()
+    assert server.sent == len(CONTENT)
+
+
+def test_a_run_that_waited_finds_the_file_at_once(
+    server: FileServer, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, complete = server.add("/x", CONTENT), BlobCache.complete
+
+    def complete_and_continue(cache: BlobCache, partial: PartialFile, digest: Digest) -> None:
+        complete(cache, partial, digest)
+        monkeypatch.undo()
+        assert machine.fetch(url).digest == DIGEST
+
+    monkeypatch.setattr(BlobCache, "complete", complete_and_continue)
+    machine.fetch(url)
     assert server.sent == len(CONTENT)
 
 
