@@ -36,6 +36,7 @@ from tests.support.programs import program_for_kernel
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
 from tests.support.tools import as_user, find_program, provision_command, without_links
 from tests.support.trees import sha256_of, tree_of
+from tests.support.waiting import wait_until
 
 AMD64 = Platform("linux", "amd64")
 OPTIONS = UnpackOptions()
@@ -420,15 +421,22 @@ def test_what_corrupt_data_left_is_removed(tmp_path: Path, wrong: bytes) -> None
     with ScriptedRegistry() as registry, ScriptedRegistry() as mirror:
         for served in (registry, mirror):
             served.push("image", image)
-        # All but the last byte is there to be read for a second; that one comes from the registry then.
+        # All but the last byte is there to be read until it is; that one comes from the registry then.
         go_on = threading.Event()
         broken = Broken(200, wrong, sent=len(wrong) - 1, wait=go_on)
         mirror.on(f"/v2/image/blobs/{builders.digest_of(right.blob)}", broken)
-        threading.Timer(1, go_on.set).start()
+
+        def wait_for_corrupt_file() -> None:
+            wait_until(lambda: any("dato" in names for _, _, names in os.walk(tmp_path)))
+            go_on.set()
+
+        watcher = threading.Thread(target=wait_for_corrupt_file)
+        watcher.start()
         output = io.StringIO()
         reference = Reference.parse(f"{registry.host}/image:latest")
         source = RegistrySource(reference, mirrored(reference, mirror.host), BlobCache(tmp_path / "cache"), 2)
         provision(Plan(tmp_path / "dir", AMD64, OPTIONS), source, Console(stream=output))
+        watcher.join()
     assert (tmp_path / "dir/rootfs/data").read_bytes() == b"right"
     assert not (tmp_path / "dir/rootfs/dato").exists()
     assert "unpacking again, each layer after it is verified" in output.getvalue()

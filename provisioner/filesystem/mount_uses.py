@@ -72,7 +72,10 @@ def find_mount_uses(directory: int) -> list[MountUse]:
         if text not in seen:
             seen.add(text)
             uses += _uses_in(pid, text, location, None)
-    return list({(use.point, use.is_source): use for use in reversed(uses)}.values())[::-1]
+    first: dict[tuple[str, bool], MountUse] = {}
+    for use in uses:
+        first.setdefault((use.point, use.is_source), use)
+    return list(first.values())
 
 
 def _locate(directory: int, path: bytes, mounts: dict[bytes, _Mount]) -> _Location | None:

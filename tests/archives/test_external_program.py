@@ -16,6 +16,7 @@ import pytest
 from provisioner.archives.compressing import Compressor, compressor
 from provisioner.archives.external_program import ProgramFailed, open_output, run_filter
 from provisioner.errors import MachineError
+from tests.support.processes import children_of
 from tests.support.tools import need
 
 NOISE = os.urandom(1 << 20)
@@ -27,20 +28,15 @@ def python(code: str) -> tuple[str, str, str]:
     return sys.executable, "-c", code
 
 
-def children() -> set[str]:
-    """Return the processes that this one has started, and has not waited for."""
-    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """Look that no process, thread or open file is left. What an earlier test has left may end meanwhile."""
-    before, files, threads = children(), len(os.listdir("/proc/self/fd")), set(threading.enumerate())
+    before, files, threads = set(children_of(os.getpid())), len(os.listdir("/proc/self/fd")), set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - threads:
         thread.join(60)
         assert not thread.is_alive()
-    assert children() <= before
+    assert set(children_of(os.getpid())) <= before
     assert len(os.listdir("/proc/self/fd")) <= files
 
 

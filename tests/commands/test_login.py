@@ -221,7 +221,7 @@ def test_a_name_and_a_password_are_asked_for_on_a_terminal(
 def _answered(terminal: int, question: bytes, answer: bytes) -> bytes:
     shown = b""
     while question not in shown:
-        assert select.select([terminal], [], [], 20)[0], shown
+        assert select.select([terminal], [], [], 60)[0], shown
         shown += os.read(terminal, 1024)
     os.write(terminal, answer)
     return shown

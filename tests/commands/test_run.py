@@ -140,7 +140,7 @@ def test_a_kill_ends_what_runs(runtime: str, image: str, home: Path) -> None:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         process.kill()
-        assert select.select([process.stdout], [], [], 10)[0], "the guest has its standard output open"
+        assert select.select([process.stdout], [], [], 60)[0], "the guest has its standard output open"
         assert process.stdout.read() == ""
 
 

@@ -90,7 +90,8 @@ def test_any_name_comes_back(name: str) -> None:
     )
 
 
-def test_many_at_once_lose_none(folder: Path) -> None:
+def test_many_at_once_lose_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provisioner.container.directories._LOCK_SECONDS", 60)  # each waits for up to nineteen others
     threads = [threading.Thread(target=Directories(folder).add, args=(entry(str(n)),)) for n in range(20)]
     for thread in threads:
         thread.start()

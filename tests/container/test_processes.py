@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,10 @@ def command_lines(directory: Path, least: int) -> list[bytes]:
     deadline = time.monotonic() + 60
     while True:
         pids = find_processes([directory])[directory]
-        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+        lines = []
+        for pid in pids:
+            with suppress(OSError):  # it has just ended
+                lines.append(Path(f"/proc/{pid}/cmdline").read_bytes())
         if len(lines) >= least or time.monotonic() > deadline:
             return lines
         time.sleep(0.02)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.container import staging_lock
 from provisioner.container.recovery import put_back
 from provisioner.container.staging import Staging
 from provisioner.errors import MachineError, NotTrusted, TargetExists
@@ -234,8 +235,9 @@ def test_any_name_will_do(tmp_path: Path, name: str) -> None:
     assert os.listdir(tmp_path) == [name]
 
 
-def test_what_a_killed_run_has_forked_may_take_a_moment_to_end(tmp_path: Path) -> None:
+def test_what_a_killed_run_has_forked_may_take_a_moment_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds the lock that it has inherited."""
+    monkeypatch.setattr(staging_lock, "_SECONDS", 60)
     folder = tmp_path / ".target.provision"
     folder.mkdir(mode=0o700)
     locked_directory = os.open(folder, os.O_RDONLY)

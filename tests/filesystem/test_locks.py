@@ -45,7 +45,7 @@ def test_waiting_for_a_limited_time(files: tuple[BinaryIO, BinaryIO], seconds: f
     assert seconds <= time.monotonic() - started < 30
 
 
-@pytest.mark.parametrize("seconds", [None, 10])
+@pytest.mark.parametrize("seconds", [None, 60])
 def test_the_next_one_gets_it_once_it_is_released(files: tuple[BinaryIO, BinaryIO], seconds: float | None) -> None:
     one, other = files
     lock(one)
@@ -71,7 +71,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"locked\n"
         assert not try_lock(file)
         process.kill()
-        lock(file, seconds=10)
+        lock(file, seconds=60)
 
 
 def test_one_holds_a_directory_at_a_time(tmp_path: Path) -> None:

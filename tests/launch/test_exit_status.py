@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from provisioner.image.platform import host_platform
 from tests.support.containers import SHELLS, Container, make_container, make_scratch, starter
+from tests.support.processes import children_of
 from tests.support.programs import Child, End, program_that
 from tests.support.tools import find_program, need, unavailable
 
@@ -123,10 +124,6 @@ def test_no_guest_goes_on_when_proot_is_killed(container: Container, where: str)
         time.sleep(0.3)
         assert grown.stat().st_size == size
         grown.unlink()
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def name_of(pid: int) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import SHELLS, Container, choosing, starter, user_of, without_helper
+from tests.support.processes import descendants_of
 from tests.support.terminal import Terminal
 from tests.support.tools import find_program, need
 
@@ -104,15 +105,10 @@ def test_all_processes_may_get_it_at_once(container: Container, runtime: str, sh
         with container.running(runtime, "sh", "-c", "echo ready; exec sleep 60", shell=shell) as process:
             assert process.stdout
             process.stdout.readline()
-            for pid in [*descendants(process.pid), process.pid]:
+            for pid in [*descendants_of(process.pid), process.pid]:
                 with suppress(ProcessLookupError):  # it has ended by the signal of another one
                     os.kill(pid, signal.SIGTERM)
             assert process.wait(60) == 143
-
-
-def descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [other for child in children for other in [*descendants(int(child)), int(child)]]
 
 
 def test_what_is_started_with_exec_gets_it(container: Container, runtime: str, shell: list[str]) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import SHELLS, Container, starter
+from tests.support.processes import children_of
 from tests.support.subordinate import with_subordinate_ids
-from tests.support.terminal import Terminal, bash_at_terminal
+from tests.support.terminal import COUNTING_INTERRUPTS, Terminal, bash_at_terminal
 from tests.support.tools import need
 from tests.support.waiting import wait_until
 
@@ -98,7 +99,7 @@ def test_keys_that_send_signals(joe: Callable[..., Terminal], key: bytes, number
 
 
 def test_control_c_reaches_the_command_once(joe: Callable[..., Terminal]) -> None:
-    screen = joe("n=0; trap 'n=$((n + 1))' INT; echo ready; for i in 1 2 3 4 5 6 7 8; do sleep 0.04; done; exit 4$n")
+    screen = joe(COUNTING_INTERRUPTS)
     screen.until(b"ready")
     screen.type(b"\x03")
     assert screen.end() == 41
@@ -157,12 +158,12 @@ def test_a_shell_inside_has_job_control(joe: Callable[..., Terminal]) -> None:
     screen = joe("exec ash -i")
     screen.until(b"$ ")
     screen.type(b"sleep 60\r")
-    time.sleep(0.3)
+    screen.until_foreground("sleep", "60")
     screen.type(b"\x1a")
     screen.until(b"Stopped")
     screen.type(b"fg\r")
     screen.until(b"sleep 60")
-    time.sleep(0.2)
+    screen.until_foreground("sleep", "60")
     screen.type(b"\x03")
     screen.until(b"$ ")
     screen.type(b"exit 3\r")
@@ -196,7 +197,7 @@ def test_a_relay_that_is_stopped_goes_on(container: Container) -> None:
     before = termios.tcgetattr(screen.fd)
     screen.type(f"{container.script} --runtime chroot --user joe sh -c 'echo rea''dy; {OPENED}; exit 7'\n".encode())
     screen.until(b"terminal\r\n")
-    (relay,) = children(screen.pid)
+    (relay,) = children_of(screen.pid)
     time.sleep(0.2)
     os.kill(relay, signal.SIGTSTP)
     screen.until(b"Stopped")
@@ -212,14 +213,10 @@ def test_a_relay_that_is_stopped_goes_on(container: Container) -> None:
     assert screen.end() == 6
 
 
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def test_killing_the_relay_ends_the_command(joe: Callable[..., Terminal]) -> None:
     screen = joe("echo ready; exec sleep 60")
     screen.until(b"ready")
-    (started,) = children(screen.pid)
+    (started,) = children_of(screen.pid)
     os.kill(screen.pid, signal.SIGKILL)
     assert screen.end() == -signal.SIGKILL
     wait_until(lambda: not Path(f"/proc/{started}").exists())
@@ -290,8 +287,7 @@ def test_where_only_some_streams_are_the_terminal(container: Container, redirect
 def test_keys_where_only_some_are(container: Container, key: bytes) -> None:
     """The command has them once, from the caller's terminal."""
     starter("chroot")
-    trap = "trap 'n=$((n + 1))' INT QUIT"
-    guest = f"n=0; {trap}; echo ready >&2; for i in 1 2 3 4 5 6 7 8; do sleep 0.04; done; exit 4$n"
+    guest = COUNTING_INTERRUPTS.replace("INT", "INT QUIT").replace("ready", "ready >&2")
     start = f'{container.script} --runtime chroot --user joe sh -c "$0" | (trap "" INT QUIT; cat)'
     outer = f"trap : INT QUIT; set -o pipefail; {start}; echo status $?"
     screen = Terminal(["bash", "-c", outer, guest], user=False)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.containers import SHELLS, Container, make_container, make_scratch, starter
 from tests.support.tools import need
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -56,12 +57,12 @@ def test_a_guest_without_handlers_ends_by_signals(container: Container, runtime:
 
 
 def test_a_guest_that_handles_a_signal_goes_on(container: Container, runtime: str) -> None:
-    guest = "n=0; trap 'n=$((n + 1))' TERM; echo ready; while [ $n -lt 2 ]; do sleep 0.02; done; exit 5"
+    guest = "n=0; trap 'n=$((n + 1)); echo got' TERM; echo ready; while [ $n -lt 2 ]; do sleep 0.02; done; exit 5"
     with container.running(runtime, "sh", "-c", guest) as process:
         assert process.stdout
         process.stdout.readline()
         process.terminate()
-        time.sleep(0.3)
+        assert process.stdout.readline() == b"got\n"  # two that wait would be one
         assert process.poll() is None
         process.terminate()
         assert process.wait(60) == 5
@@ -97,10 +98,10 @@ def test_no_process_outlives_a_namespace(container: Container) -> None:
 
 
 def test_what_the_guest_leaves_in_proot_ends_by_a_signal(container: Container) -> None:
-    with container.running("proot", "sh", "-c", "(sleep 60; :) & echo ready; exit 3") as process:
+    with container.running("proot", "sh", "-c", "(sleep 60; :) & echo $$; exit 3") as process:
         assert process.stdout
-        process.stdout.readline()
-        time.sleep(0.3)
+        first = int(process.stdout.readline())
+        wait_until(lambda: not Path(f"/proc/{first}").exists())
         process.terminate()
         assert process.wait(60) == 3
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.containers import SHELLS, Container, choosing, starter
-from tests.support.terminal import Terminal, bash_at_terminal
+from tests.support.terminal import COUNTING_INTERRUPTS, Terminal, bash_at_terminal
 from tests.support.tools import need
 
 
@@ -31,8 +31,7 @@ def terminal(container: Container, runtime: str) -> Callable[..., Terminal]:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_control_c_reaches_the_guest_once(terminal: Callable[..., Terminal], shell: str) -> None:
     need(SHELLS[shell][0])
-    guest = "n=0; trap 'n=$((n + 1))' INT; echo ready; for i in 1 2 3 4 5 6 7 8; do sleep 0.04; done; exit 4$n"
-    screen = terminal("sh", "-c", guest, shell=SHELLS[shell])
+    screen = terminal("sh", "-c", COUNTING_INTERRUPTS, shell=SHELLS[shell])
     screen.until(b"ready")
     screen.type(b"\x03")
     assert screen.end() == 41
@@ -59,12 +58,12 @@ def test_the_guests_shell_has_job_control_and_a_terminal_name(terminal: Callable
     screen.until(b"# ")
     screen.type(b"tty; sleep 60\n")
     screen.until(b"/dev/")
-    time.sleep(0.3)
+    screen.until_foreground("sleep", "60")
     screen.type(b"\x1a")
     screen.until(b"Stopped")
     screen.type(b"fg\n")
     screen.until(b"sleep 60")
-    time.sleep(0.2)
+    screen.until_foreground("sleep", "60")
     screen.type(b"\x03")
     screen.until(b"# ")
     screen.type(b"exit 3\n")
@@ -74,12 +73,15 @@ def test_the_guests_shell_has_job_control_and_a_terminal_name(terminal: Callable
 def test_control_z_stops_all_of_it(container: Container, runtime: str) -> None:
     starter(runtime)
     screen = bash_at_terminal(user=runtime != "chroot")
-    screen.type(f"{container.script} --runtime {runtime} sh -c 'echo rea''dy; sleep 0.5; echo do''ne'\n".encode())
+    gate = container.rootfs / "gate"
+    os.mkfifo(gate)
+    screen.type(f"{container.script} --runtime {runtime} sh -c 'echo rea''dy; read x </gate; echo do''ne'\n".encode())
     screen.until(b"ready")
     screen.type(b"\x1a")
     screen.until(b"Stopped")
     screen.until(b"PROMPT")
     screen.type(b"fg\n")
+    gate.write_text("go\n")
     screen.until(b"done")
     screen.until(b"PROMPT")
     screen.type(b"exit 6\n")

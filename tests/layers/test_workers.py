@@ -114,7 +114,7 @@ def test_a_free_worker_takes_the_next_task() -> None:
 def wait_for_the_last(number: int, chunks: Iterator[bytes]) -> Iterator[tuple[int, int]]:
     first, second = (int(descriptor) for descriptor in b"".join(chunks).split())
     if number == 1:
-        select.select([first], [], [], 10)  # until the third task is done
+        select.select([first], [], [], 60)  # until the third task is done
     elif number == 3:
         os.write(second, b".")
     yield number, os.getpid()

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from provisioner.store.blobs import BlobCache
 from provisioner.store.download import fetch_blob
 from tests.support.blobs import CHUNKS, DATA, PARTIAL, ScriptedSource, described, files, whole
 from tests.support.tools import CHECKOUT, as_user, clean_environment, user_python
+from tests.support.waiting import wait_until
 
 # What the machine refuses
 
@@ -99,6 +100,15 @@ def test_processes_that_want_the_same_blob_at_once_fetch_it_once(tmp_path: Path)
     assert files(BlobCache(tmp_path / "cache")) == [whole()]
 
 
+def has_open(pid: int, path: Path) -> bool:
+    """Return whether a process has a file open."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            if os.readlink(link) == str(path):
+                return True
+    return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.slow
 def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: signal.Signals) -> None:
@@ -108,7 +118,8 @@ def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: 
         assert first.stdout.readline() == "asked 0\n"
         with python("assert fetch_blob(described, cache, source) == data", tmp_path / "cache") as second:
             assert second.stdout is not None
-            time.sleep(1)
+            partial = tmp_path / "cache/partial" / Digest.of(DATA).hex
+            wait_until(lambda: partial.stat().st_size >= 100_000 and has_open(second.pid, partial))
             assert second.poll() is None
             first.send_signal(number)
             # What the first one wrote isn't fetched again; a kill may come in the middle of a write.
@@ -124,10 +135,9 @@ def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: 
 @pytest.mark.slow
 def test_waiting_processes_try_themselves_when_the_first_one_fails(tmp_path: Path) -> None:
     bad = "fetch_blob(described, cache, Source(0.1, bytes(len(data))))"
-    with python(f"print('here', flush=True)\n{bad}", tmp_path / "cache") as first:
+    with python(bad, tmp_path / "cache") as first:
         assert first.stdout is not None
-        assert first.stdout.readline() == "here\n"
-        time.sleep(0.3)
+        assert first.stdout.readline() == "asked 0\n"  # it has locked the file
         with python("assert fetch_blob(described, cache, source) == data", tmp_path / "cache") as second:
             assert second.communicate(timeout=60) == ("asked 0\n", "")
         first.communicate(timeout=60)

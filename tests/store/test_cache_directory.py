@@ -22,6 +22,7 @@ from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.download import fetch_blob
 from provisioner.store.prune import in_use, list_files, prune
 from tests.support.tools import need_root, own, user_id
+from tests.support.waiting import wait_until
 
 DATA = b"content of a blob"
 DIGEST = Digest.of(DATA)
@@ -274,23 +275,42 @@ def test_a_copy_of_ones_own_that_fails_is_gone(directory: Path, monkeypatch: pyt
         assert os.listdir(directory / "partial") == [DIGEST.hex]
 
 
-@pytest.mark.slow
 def test_a_file_that_grows_is_waited_for(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the other takes, as long as something comes."""
-    monkeypatch.setattr(partial, "WAIT_SECONDS", 1.0)
     (directory / "partial").mkdir(parents=True)
     program = """
-import fcntl, os, sys, time
+import fcntl, os, sys
 file = open(sys.argv[1], "ab", buffering=0)
 fcntl.flock(file, 2)
 print(flush=True)
 for byte in sys.argv[2].encode():
+    sys.stdin.readline()
     file.write(bytes([byte]))
-    time.sleep(0.2)
 """
-    command = [sys.executable, "-c", program, str(directory / "partial" / DIGEST.hex), DATA.decode()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    path = directory / "partial" / DIGEST.hex
+    command = [sys.executable, "-c", program, str(path), DATA.decode()]
+
+    class Clock:
+        """One whose every pause takes nearly as long as nothing may come. A byte comes in each."""
+
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def sleep(self, _: float) -> None:
+            assert process.stdin is not None
+            self.now += 0.9 * partial.WAIT_SECONDS
+            size = path.stat().st_size
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            if size + 1 == len(DATA):
+                process.wait()
+            wait_until(lambda: path.stat().st_size > size)
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
+        monkeypatch.setattr(partial, "time", Clock())
         assert downloads(directory) == 0  # it has come as a whole by then
         assert process.wait() == 0

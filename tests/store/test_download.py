@@ -250,6 +250,7 @@ def blobs(count: int) -> list[bytes]:
 @pytest.mark.parametrize("jobs", [1, 3, 8])
 def test_downloads_start_in_order_and_run_as_many_at_a_time_as_asked(cache: BlobCache, jobs: int) -> None:
     lock, at_work, most, order = threading.Lock(), 0, 0, []
+    together = threading.Barrier(min(jobs, 6))
     contents = {Digest.of(data): data for data in blobs(6)}
 
     def source(descriptor: Descriptor) -> Iterator[bytes]:
@@ -258,7 +259,10 @@ def test_downloads_start_in_order_and_run_as_many_at_a_time_as_asked(cache: Blob
             at_work += 1
             most = max(most, at_work)
             order.append(descriptor.digest)
-        time.sleep(0.05)
+            is_first = len(order) <= together.parties
+        if is_first:  # as many as asked meet there
+            together.wait(60)
+        time.sleep(0.05)  # for one too many
         yield contents[descriptor.digest]
         with lock:
             at_work -= 1
@@ -270,7 +274,7 @@ def test_downloads_start_in_order_and_run_as_many_at_a_time_as_asked(cache: Blob
     assert set(order[:jobs]) == set(list(contents)[:jobs])
 
 
-def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache) -> None:
+def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache, monkeypatch: pytest.MonkeyPatch) -> None:
     gates = [threading.Event() for _ in CHUNKS]
     gates[0].set()
     first, second = ScriptedSource(*CHUNKS, gates=gates), ScriptedSource(*blobs(1))
@@ -278,9 +282,14 @@ def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache) -> No
         Download(described(), cache, first, lambda count: None),
         Download(described(blobs(1)[0]), cache, second, lambda count: None),
     ]
-    with downloading(downloads, 1):
+
+    def stop_and_go_on() -> None:
+        Download.stop(downloads[1])
+        gates[1].set()
+
+    monkeypatch.setattr(downloads[1], "stop", stop_and_go_on)
+    with downloading(downloads, 1, stop_seconds=60):
         next(downloads[0].chunks())
-        threading.Timer(0.1, gates[1].set).start()
     assert second.asked == 0
     assert files(cache) == [PARTIAL]
     assert cache.resumable_bytes(described()) == len(CHUNKS[0])

@@ -40,6 +40,7 @@ Commands, users, machines
     fork_server, fork_program   how `tools.provision` starts fast
     terminal            commands at a terminal
     waiting             `wait_until` what another process does
+    processes           children and command lines of running processes
     doctor              `provision doctor`
     jail, termux        Android's restrictions, and Termux's proot
     disks               file systems on loop devices, that fail or have other owners

@@ -97,7 +97,7 @@ class Container:
         self, runtime: str, *args: str | bytes | Path, shell: Iterable[str] = (), by: str = "", **options: Any
     ) -> subprocess.CompletedProcess[bytes]:
         """Start it to its end: in a runtime, or in what it chooses where that is empty and started as for `by`."""
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 60}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 200}
         command = [*shell, self.script, *choosing(runtime), *args]
         return subprocess.run(command, check=False, **{**pipes, **starter(by or runtime), **options})
 

@@ -15,12 +15,13 @@ from provisioner.filesystem.descriptors import DIRECTORY
 from provisioner.filesystem.removal import remove_tree
 from tests.support.fork_server import server_pids
 from tests.support.mounts import mounts_below
-from tests.support.tools import SESSION_MARK, open_directory
+from tests.support.tools import SESSION_MARK, TEST_MARK, open_directory
 
 
 def processes_of_session(below: Path | None = None) -> list[str]:
-    """Return the running processes that this test session started, without it and its servers: `PID command line`.
+    """Return the running processes that this test session started, without it and its servers.
 
+    Each as `PID command line`, and behind it the test during which it was started, where its environment has that.
     With `below`: the processes that run in that directory, have it as root, or name it on their command line. This
     includes processes in containers, whose environment is cleared.
     """
@@ -29,8 +30,9 @@ def processes_of_session(below: Path | None = None) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes()
+            environment = (process / "environ").read_bytes().split(b"\0") if below is None else []
             if below is None:
-                ours = mark in (process / "environ").read_bytes().split(b"\0")
+                ours = mark in environment
             else:
                 places = [os.readlink(process / link) for link in ("cwd", "root")]
                 ours = os.fsencode(below) in command or any(Path(place).is_relative_to(below) for place in places)
@@ -38,7 +40,8 @@ def processes_of_session(below: Path | None = None) -> list[str]:
             continue
         # A process that has ended and waits for its parent has no command line.
         if ours and command and int(process.name) not in (os.getpid(), *server_pids()):
-            found.append(f"{process.name} {os.fsdecode(command.replace(bytes(1), b' '))}")
+            tests = [word for word in environment if word.startswith(TEST_MARK.encode() + b"=")]
+            found.append(f"{process.name} {os.fsdecode(b' '.join([*command.split(bytes(1)), *tests]))}")
     return found
 
 

@@ -13,11 +13,13 @@ import subprocess
 import termios
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.processes import descendants_of, is_in_foreground, words_of
 from tests.support.tools import (
     as_user,
     clean_environment,
@@ -27,6 +29,7 @@ from tests.support.tools import (
     open_terminal,
     provision_command,
 )
+from tests.support.waiting import wait_until
 
 
 def on_terminal(
@@ -62,6 +65,13 @@ def _read(leader: int) -> bytes:
         return b""
 
 
+COUNTING_INTERRUPTS = (
+    "n=0; trap 'n=$((n + 1))' INT; echo ready; while [ $n = 0 ]; do sleep 0.04; done; "
+    "for i in 1 2 3 4 5 6 7 8; do sleep 0.04; done; exit 4$n"
+)
+"""A shell's command that waits for a Ctrl-C, and a while for another one; its exit status is 40 and their number."""
+
+
 class Terminal:
     """A command on its own terminal, whose output is read as it comes."""
 
@@ -92,6 +102,12 @@ class Terminal:
                 except OSError:  # the other end is closed
                     time.sleep(0.05)
         self.shown = self.shown.partition(text)[2]
+
+    def until_foreground(self, *command: str) -> None:
+        """Wait until a process below this one runs `command` in the foreground of its terminal: keys reach it."""
+        words = list(command)
+        pids = partial(descendants_of, self.pid)
+        wait_until(lambda: any(words_of(pid) == words and is_in_foreground(pid) for pid in pids()))
 
     def type(self, text: bytes) -> None:
         """Type `text`."""

@@ -85,7 +85,8 @@ PACKAGES = {
     "xz": "xz-utils",
 }
 
-# An environment variable that marks the processes of this test session, unless they clear their environment.
+# Environment variables that mark the processes of this test session and of each test, unless they clear theirs.
+TEST_MARK = "PYTEST_CURRENT_TEST"  # set by pytest
 SESSION_MARK = "PROVISION_TEST_SESSION"
 os.environ[SESSION_MARK] = f"{os.getpid()}-{os.urandom(8).hex()}"
 
@@ -181,9 +182,8 @@ def clean_environment(**added: str) -> dict[str, str]:
 
     For root it names the unprivileged user as sudo does: root trusts that user, who owns the directories of tests.
     """
-    ours = {
-        name: value for name, value in os.environ.items() if name in (SESSION_MARK, "PATH", "LANG", "LC_ALL", "TERM")
-    }
+    kept = (SESSION_MARK, TEST_MARK, "PATH", "LANG", "LC_ALL", "TERM")
+    ours = {name: value for name, value in os.environ.items() if name in kept}
     return {**ours, **by_sudo(), "HOME": str(_home()), **added}
 
 

@@ -41,6 +41,10 @@ class Terminal:
         except OSError:  # the other end is closed: EIO
             pass
 
+    def until(self, text: str) -> None:
+        """Wait until `text` has been written to it, in whatever colours."""
+        wait_until(lambda: text in COLOUR.sub("", self._shown.decode(errors="replace")))
+
     def shown(self) -> str:
         """Close the terminal and return all that was written to it."""
         if not self.stream.closed:
@@ -248,14 +252,12 @@ def test_a_transfer_is_one_line_which_is_gone_in_the_end(terminal: Terminal) -> 
     with console.transfer(4_000_000, lambda: Unpacked(5_000_000, 12)) as transfer:
         transfer.describe("layer 1 of 2")
         transfer.count_cached(1_000_000)
-        time.sleep(0.3)
+        terminal.until("25 %, 1.0 MB of 4.0 MB, layer 1 of 2")
         console.step("layer 1 of 2: 1.0 MB")
         transfer(3_000_000)
-        time.sleep(0.3)
+        terminal.until("unpacking, 5.0 MB, 12 entries")
     console.step("end")
     shown = COLOUR.sub("", terminal.shown())
-    assert "25 %, 1.0 MB of 4.0 MB, layer 1 of 2" in shown
-    assert "unpacking, 5.0 MB, 12 entries" in shown
     lines = [line.rpartition("\r")[2].strip() for line in shown.replace("\r\n", "\n").split("\n")]
     assert [line for line in lines if line] == ["layer 1 of 2: 1.0 MB", "end"]
 
@@ -288,7 +290,7 @@ def test_a_dumb_terminal_has_no_bar(terminal: Terminal, monkeypatch: pytest.Monk
 def test_what_a_terminal_echoes_behind_the_bar_is_cleared(terminal: Terminal) -> None:
     """Ctrl-C shows ^C there."""
     with Console(stream=terminal.stream).transfer(4_000_000, nothing_unpacked):
-        time.sleep(0.3)
+        terminal.until("0 %, 0 B of 4.0 MB")
     assert f"\r{' ' * 99}\r" in terminal.shown()
 
 
@@ -298,7 +300,7 @@ def test_what_is_being_done_is_one_line_which_is_gone_in_the_end(terminal: Termi
         console.step("3.0 MB are left")
     counts = iter(range(1_000))
     with console.activity("copying", lambda: f"{next(counts)} files"):
-        time.sleep(0.35)
+        terminal.until("copying, ")
     with (
         Console(quiet=True, stream=terminal.stream).activity("quiet"),
         Console(stream=elsewhere).activity("no terminal"),
