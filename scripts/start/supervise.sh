@@ -103,14 +103,25 @@ signal_guest() {
 # it ends the processes that its first guest has left.
 signal_guest_of_proot() {
     # With a report, proot has a child until it ends. Before its first child exists, it ignores SIGQUIT, too.
-    if [ -n "$report" ]; then wait_for_child; else find_child "$child"; fi || {
+    if [ -n "$report" ]; then wait_for_child "$child" 10; else find_child "$child"; fi || {
         kill_child QUIT 131
         return
     }
-    parent_pid=$child guest_pid=$first_child
-    # The reporter is the parent of the command.
-    [ -z "$report" ] || ! find_child "$guest_pid" || parent_pid=$guest_pid guest_pid=$first_child
-    signal_process "$1" "$guest_pid" "$parent_pid"
+    if [ -n "$report" ]; then
+        signal_reported_command "$1" "$first_child"
+    else
+        signal_process "$1" "$first_child" "$child"
+    fi
+}
+
+# Send the signal $1 to the command of the reporter $2, proot's child. A reporter without a command may just start it, and
+# keep the signal from it.
+signal_reported_command() {
+    find_child "$2" || {
+        signal_process "$1" "$2" "$child"
+        wait_for_child "$2" 10 || return 0
+    }
+    signal_process "$1" "$first_child" "$2"
 }
 
 # Send the signal $1 to the guest and to its parent, which is the child and process 1 of a PID namespace.
@@ -133,16 +144,24 @@ signal_guest_of_process_1() {
 # Send the signal $1 again if process 1 has another child than `signaled_child` now. The former one was a program that
 # prepares the guest, and process 1 may have had no handler yet.
 signal_next_child() {
-    wait_for_child || return 0
+    wait_for_child "$child" 0 || return 0
     [ "$first_child" = "$signaled_child" ] || signal_guest "$1"
 }
 
-# Set `first_child` to the first child of `child`, and wait a moment for it. Fail if there is none.
+# Set `first_child` to the first child of the process $1, and wait for it. Fail if the process ends without one, or has
+# still none after $2 seconds.
 wait_for_child() {
-    tries=100
-    until find_child "$child"; do
-        [ "$tries" -gt 0 ] && ! has_ended "$child" || return
-        tries=$((tries - 1))
+    tries=100 seconds=$2
+    until find_child "$1"; do
+        ! has_ended "$1" || return
+        if [ "$tries" -gt 0 ]; then
+            tries=$((tries - 1))
+        elif [ "$seconds" -gt 0 ]; then
+            seconds=$((seconds - 1))
+            sleep 1
+        else
+            return 1
+        fi
     done
 }
 

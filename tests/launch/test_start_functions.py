@@ -97,6 +97,29 @@ def test_an_invisible_child_is_signaled(shell: list[str], place: Path) -> None:
     assert output_of(words, place, commands) == ["143"]
 
 
+def test_a_command_that_its_reporter_is_about_to_start_is_signaled(shell: list[str], place: Path) -> None:
+    """The reporter keeps a signal from it from then on."""
+    commands = """
+        cd "$place"
+        sh -c 'sh -c "trap : TERM; : > ready; until [ -e go ]; do :; done; sleep 60; echo \\$?"; true' & child=$!
+        until [ -e ready ]; do :; done
+        signal_opened() {
+            if [ "$3" = $child ]; then
+                kill -s "$1" "$2"
+                : > go
+            else
+                # Until then it may be a copy of the reporter, which has the reporter's handlers.
+                until read_file "/proc/$2/comm" && [ "$text" = sleep ]; do :; done
+                kill -s "$1" "$2"
+            fi
+        }
+        report=yes
+        signal_guest_of_proot TERM
+        wait $child
+    """
+    assert output_of(shell, place, f"place='{place}'\n{commands}") == ["143"]
+
+
 def test_exec_says_that_its_session_has_ended(shell: list[str], place: Path) -> None:
     """The session may end after it was found."""
     commands = """
