@@ -55,6 +55,12 @@ def check_outside(target: Path) -> None:
 
 
 def _has_record(path: Path) -> bool:
+    """Return whether a directory has a record that its owner has made: in /tmp, anybody could put one."""
+    try:
+        if os.lstat(path / FOLDER).st_uid != os.stat(path).st_uid:
+            return False
+    except OSError:
+        return False
     return os.path.isfile(path / FOLDER / RECORD)
 
 

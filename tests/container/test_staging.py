@@ -549,3 +549,14 @@ def test_swaps_by_the_user_who_became_root_lead_nowhere(place: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     for parent in ("parent", "away"):
         shutil.rmtree(place / parent, ignore_errors=True)
+
+
+def test_a_stranger_s_record_above_does_not_keep_anybody_from_making_one(tmp_path: Path) -> None:
+    need_root()
+    (tmp_path / ".provision").mkdir()
+    (tmp_path / ".provision/record.json").touch()
+    with pytest.raises(TargetExists, match="inside of the container"), Staging(tmp_path / "new"):
+        pass
+    os.chown(tmp_path / ".provision", 4321, 4321)
+    with Staging(tmp_path / "new"):
+        pass
