@@ -25,7 +25,7 @@ def test_this_process_s_mounts_come_first(tmp_path: Path, monkeypatch: pytest.Mo
     directory.mkdir()
     with closing_descriptor(os.open(directory, DIRECTORY)) as opened:
         for number, points in {"self": ["mine"], "7": ["its", "mine"], "8": ["mine", "last"]}.items():
-            (proc / number / "fdinfo").mkdir(parents=True)
+            (proc / number).mkdir(parents=True)
             (proc / number / "mountinfo").write_text(mountinfo(*(f"{directory}/{point}" for point in points)))
         (proc / f"self/fdinfo/{opened}").write_text("mnt_id:\t1\n")
         monkeypatch.setattr(mount_uses, "_PROC", proc)
