@@ -95,12 +95,12 @@ def use_cache(place: Path) -> None:
         time.sleep(0.005)
 
 
-def fork_workers(_: Path) -> None:
-    with Workers(2, lambda number, chunks: iter(())):
+def fork(_: Path) -> None:
+    with Workers(1, lambda number, chunks: iter(())):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("work", [stage, write_archive, use_cache, fork_workers])
+@pytest.mark.parametrize("work", [stage, write_archive, use_cache, fork])
 def test_after_any_step_a_signal_is_raised_and_leaves_nothing(
     work: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
