@@ -7,7 +7,7 @@ Python raises them between any two steps of the program. After two kinds of step
 - In the rooms that make files and processes: a directory that has just been made isn't known to the code yet that
   would remove it, and a descriptor that has just been closed would be closed once more.
 
-What hides the exception of a signal, as an error in cleaning up, doesn't end the matter: it is raised again.
+If something hides the exception of a signal, as an error in cleaning up does, it is raised again.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from collections.abc import Callable
 from types import FrameType
 
 _AGAIN_SECONDS = 0.003
-"""How long a signal waits before it is looked again whether its exception can be raised."""
+"""How long a signal waits before its exception is tried again."""
 _PATIENCE_SECONDS = 1.0
 """How long a signal waits for these rooms: they may be at work on many files, or wait for another process."""
 _HIDDEN_SECONDS = 0.05
-"""How long after its exception was raised it is looked whether that is being handled."""
+"""How long after an exception was raised it is seen to that the program is handling it."""
+_TOGETHER_SECONDS = 0.3
+"""Within this time, two signals are one."""
 _OF_WEAK = ("/weakref.py", "/_weakrefset.py")
 _PACKAGE = os.path.join(os.path.dirname(__file__), "")
 _OF_FILES = ("container/", "exports/", "filesystem/", "maintenance/", "ownership/", "rootfs/", "store/")
 _OF_PROCESSES = ("layers/file_writer", "layers/workers")
 _FOR_ALL = ("archives/", "image/", "terminal/")
 """The rooms that count as the room which has called them."""
+
+_last_arrived = 0.0
+"""When the last signal arrived that wasn't left out, by time.monotonic()."""
 
 
 class Terminated(BaseException):
@@ -56,26 +61,39 @@ def forget_waiting() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def raise_waiting() -> None:
+    """Raise the exception of a signal that still waits, before another program takes this one's place."""
+    while any(signal.getitimer(signal.ITIMER_REAL)):
+        time.sleep(_AGAIN_SECONDS)
+
+
 def _receive(number: int, frame: FrameType | None) -> None:
-    """Raise the exception of a signal, now or later. While one waits or is being handled, another is raised at once."""
-    is_second = any(signal.getitimer(signal.ITIMER_REAL))
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    """Raise the exception of a signal, now or later.
 
-    def raise_or_wait(frame: FrameType | None) -> None:
-        if not is_second and (_is_ignored_in(frame) or (_is_delicate(frame) and time.monotonic() < deadline)):
-            _call_later(_AGAIN_SECONDS, raise_or_wait)
-            return
-        _call_later(_HIDDEN_SECONDS, raise_if_hidden)
-        # Nothing may refer to it: what it has interrupted is cleaned up when it is gone, at the latest.
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+    While one waits or is being handled, another one is raised at once, unless it comes together with the first, as from
+    a terminal that is closed and from the shell there.
+    """
+    global _last_arrived
+    arrived, is_second = time.monotonic(), any(signal.getitimer(signal.ITIMER_REAL))
+    if is_second and arrived - _last_arrived < _TOGETHER_SECONDS:
+        return
+    _last_arrived, deadline, was_raised = arrived, arrived + _PATIENCE_SECONDS, False
 
-    def raise_if_hidden(frame: FrameType | None) -> None:
-        if _is_being_handled():
-            _call_later(_HIDDEN_SECONDS, raise_if_hidden)
+    def raise_when_due(frame: FrameType | None) -> None:
+        nonlocal deadline, was_raised
+        now = time.monotonic()
+        if was_raised and _is_being_handled():
+            deadline = now + _PATIENCE_SECONDS
+            _call_later(_HIDDEN_SECONDS, raise_when_due)
+        elif not is_second and (_is_ignored_in(frame) or (_is_delicate(frame) and now < deadline)):
+            _call_later(_AGAIN_SECONDS, raise_when_due)
         else:
-            raise_or_wait(frame)
+            was_raised = True
+            _call_later(_HIDDEN_SECONDS, raise_when_due)
+            # Nothing may refer to it: what it has interrupted is cleaned up when it is gone, at the latest.
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
-    raise_or_wait(frame)
+    raise_when_due(frame)
 
 
 def _call_later(seconds: float, function: Callable[[FrameType | None], None]) -> None:
@@ -106,8 +124,11 @@ def _is_delicate(frame: FrameType | None) -> bool:
 
 
 def _is_being_handled() -> bool:
-    """Return whether the program is in an `except`, a `finally` or an `__exit__` that a signal has led to."""
+    """Return whether the program is in an `except`, a `finally` or an `__exit__` that a signal has led to.
+
+    Or in that of a generator that is being closed, whose exception doesn't say why.
+    """
     error = sys.exc_info()[1]
-    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated):
+    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated | GeneratorExit):
         error = error.__context__
     return error is not None

@@ -19,7 +19,7 @@ from provisioner.container.staging import Staging
 from provisioner.exports.output_file import output_file
 from provisioner.filesystem.locks import lock
 from provisioner.layers.workers import Workers
-from provisioner.signals import Terminated, forget_waiting, raise_on
+from provisioner.signals import Terminated, forget_waiting, raise_on, raise_waiting
 from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.prune import in_use
 
@@ -146,6 +146,48 @@ def test_a_signal_is_raised_once_however_long_its_handling_takes() -> None:
                     wait(0.3)
                     done.append(True)
     assert done
+
+
+def test_a_generator_that_a_signal_closes_is_closed_whole() -> None:
+    def numbers() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            wait(0.3)
+            done.append(True)
+
+    def read() -> None:
+        for _ in numbers():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    done: list[bool] = []
+    with raises(KeyboardInterrupt):
+        read()
+    assert done
+
+
+def test_two_signals_at_once_are_one() -> None:
+    """A terminal that is closed sends SIGHUP, and so does its shell."""
+    done = []
+    with raises(Terminated):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait(0.1)
+            done.append(True)
+    assert done
+
+
+def test_a_signal_that_waits_is_raised_before_another_program_runs() -> None:
+    class Deleted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with raises(KeyboardInterrupt):
+        Deleted()
+        raise_waiting()
+        raise AssertionError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -100,7 +100,7 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
     if len(operands) == 1:
         known = tuple(name for name in known if name != "container")  # alone it is more likely that of a DIR
     name = nearest(word, known) if is_word else ""
-    if not name or _is_catalogued(word) or (name != _TAKES_NEW_DIRECTORY and _are_image_and_directory(operands)):
+    if not name or _is_catalogued(word) or _is_an_image_s(name, names, operands):
         return ""
     if name in INSTEAD:
         return f"did you mean {name}? Here that is: {what_to_type([name, *operands[1:]], names)}"
@@ -112,12 +112,12 @@ def _is_catalogued(word: str) -> bool:
     return word in Catalogue.packaged().sources or word in Config.load().catalogue.sources
 
 
-def _are_image_and_directory(operands: Sequence[str]) -> bool:
-    """Return whether operands are IMAGE and DIR, although IMAGE is nearly a subcommand.
+def _is_an_image_s(name: str, names: Collection[str], operands: Sequence[str]) -> bool:
+    """Return whether operands are IMAGE and DIR, although IMAGE is nearly the name of a subcommand.
 
-    DIR is written as a path, and nothing is there, so that no subcommand could use it, or what was made from IMAGE.
+    DIR is written as a path, and nothing is there, so that the subcommand couldn't use it, or what was made from IMAGE.
     """
-    if len(operands) != 2 or not is_path(operands[1]):
+    if name not in names or name == _TAKES_NEW_DIRECTORY or len(operands) != 2 or not is_path(operands[1]):
         return False
     image, directory = operands
     return not os.path.lexists(directory) or _was_made_from(directory, image)

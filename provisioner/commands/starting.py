@@ -19,6 +19,7 @@ from provisioner.commands.trusting import add_trust_argument
 from provisioner.container_files import SCRIPT
 from provisioner.errors import MachineError, UsageError, machine_errors
 from provisioner.launch.script import is_broken
+from provisioner.signals import raise_waiting
 from provisioner.terminal.escaping import printable, shell_word
 
 
@@ -65,6 +66,7 @@ def become(script: str, words: Sequence[str]) -> NoReturn:
     check_script(Path(script))
     sys.stdout.flush()
     sys.stderr.flush()
+    raise_waiting()
     with machine_errors(f"run {printable(script)}"):
         os.execv(script, [script, *words])
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from provisioner.container.access import open_folder, trust_errors
-from provisioner.container.mounted import hidden_container
+from provisioner.container.mounted import mount_hint
 from provisioner.container.opened import incomplete, is_file
 from provisioner.container.record import Record
 from provisioner.container_files import OWNERSHIP_RECORD
@@ -56,17 +56,14 @@ def _record_of(opened: int, directory: Path, trust: TrustedDirectories) -> Recor
             return None
     folder = open_folder(opened, directory, trust)
     if folder is None:
-        if hidden := hidden_container(directory, shown):
-            raise hidden
         raise TargetExists(
-            f"{shown} is not empty and was not made by provision", "choose another directory, or empty it yourself"
+            f"{shown} is not empty and was not made by provision",
+            f"choose another directory, or empty it yourself{mount_hint(directory)}",
         )
     with closing_descriptor(folder):
         if (record := Record.read_from(folder, directory)) is not None:
             return record
-        if hidden := hidden_container(directory, shown):
-            raise hidden
         if not is_file(folder, OWNERSHIP_RECORD):  # then `provision remove` refuses it, too
-            raise incomplete(shown, "choose another directory, or move it away")
+            raise incomplete(shown, f"choose another directory, or move it away{mount_hint(directory)}")
         remove = f"provision remove {shell_word(str(directory))}"
-        raise incomplete(shown, f"choose another directory; to remove this one: {remove}")
+        raise incomplete(shown, f"choose another directory; to remove this one: {remove}{mount_hint(directory)}")

@@ -31,17 +31,14 @@ def check_not_mounted(opened: int, directory: Path, action: str, *, only_here: b
     raise TargetExists(f"can't {action} {shown}: {what}{where}", hint)
 
 
-def hidden_container(directory: Path, shown: str) -> TargetExists | None:
-    """Return the error for a directory that is no container, where a mount on it may hide one; None without a mount."""
-    points = (str(directory), str(directory / FOLDER))
+def mount_hint(directory: Path) -> str:
+    """Return what to add to the hint for a directory that is no container, where a mount on it may hide one."""
+    points = {str(directory), str(directory / FOLDER)} - {"/"}
     mount = next((mount for mount in reversed(read_mounts()) if mount.point in points), None)
     if mount is None:
-        return None
-    point, source = shell_word(mount.point), printable(mount.source)
-    return TargetExists(
-        f"{shown} was not made by provision: {source} ({mount.type}) is mounted on {printable(mount.point)}",
-        f"if that hides a container, unmount it first: umount {point}",
-    )
+        return ""
+    what = f"{printable(mount.source)} ({mount.type}) is mounted on {printable(mount.point)}"
+    return f"; {what}: if that hides a container, unmount it first: umount {shell_word(mount.point)}"
 
 
 def _describe_mount(use: MountUse, shown: str) -> str:

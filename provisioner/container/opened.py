@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from provisioner.container.access import look_errors, open_folder
-from provisioner.container.mounted import hidden_container
+from provisioner.container.mounted import mount_hint
 from provisioner.container.record import Record
 from provisioner.container_files import OWNERSHIP_RECORD, RECORD, looks_provisioned
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, NotFound, ProvisionError, TargetExists
@@ -103,11 +103,9 @@ def _no_container(directory: Path, shown: str) -> ProvisionError:
     """
     if not os.path.exists(directory):
         return NotFound(f"there is no directory {shown}", LIST_HINT)
-    if hidden := hidden_container(directory, shown):
-        return hidden
     if looks_provisioned(directory):
-        return incomplete(shown, PROVISION_ELSEWHERE)
-    return TargetExists(f"{shown} was not made by provision", _hint_for(directory))
+        return incomplete(shown, PROVISION_ELSEWHERE + mount_hint(directory))
+    return TargetExists(f"{shown} was not made by provision", _hint_for(directory) + mount_hint(directory))
 
 
 def incomplete(shown: str, hint: str) -> TargetExists:

@@ -13,7 +13,7 @@ from provisioner.filesystem.atomic import write_new
 from provisioner.filesystem.descriptors import NEW_FILE
 from provisioner.filesystem.trust import NOBODY, TrustedDirectories, Untrusted, check_ours
 from provisioner.ownership.policy import Ownership
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 _NO_SYMLINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HINT = "choose a directory on another file system; on Android one in Termux's home, not shared storage"
@@ -39,9 +39,8 @@ def check_free(target: Path, shown: str) -> None:
                 raise TargetExists(what, "choose another directory") from None
             is_free = False
     if not is_free:
-        raise TargetExists(
-            f"{shown} exists", f"choose another directory; to remove a container: provision remove {shown}"
-        )
+        remove = f"provision remove {shell_word(str(target))}"
+        raise TargetExists(f"{shown} exists", f"choose another directory; to remove a container: {remove}")
 
 
 def check_outside(target: Path) -> None:

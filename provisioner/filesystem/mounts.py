@@ -43,7 +43,7 @@ class MountLine(NamedTuple):
 
 def parse_mountinfo(text: bytes) -> Iterator[MountLine]:
     """Yield the mounts of a mountinfo, in the order of the kernel."""
-    for line in text.splitlines():
+    for line in filter(None, text.split(b"\n")):  # splitlines would split at a \r, which the kernel leaves in names
         fields, _, rest = line.partition(b" - ")
         number, parent, device, root, point, *_ = fields.split(b" ")
         kind, source, *_ = map(_unescape, rest.split(b" "))

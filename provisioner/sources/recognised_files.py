@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from functools import cached_property
 
@@ -21,6 +20,7 @@ from provisioner.sources.docker_files import DockerFiles
 from provisioner.sources.layout_files import LacksLayers, oci_files, skopeo_files
 from provisioner.sources.local import FoundImage, ImageFiles
 from provisioner.sources.members import Members
+from provisioner.terminal.escaping import shell_word
 
 
 class RecognisedFiles:
@@ -60,11 +60,11 @@ class RecognisedFiles:
         """Return the formats that fit, the best first. Raises UsageError where there is none, or a root file system."""
         found = formats_of(self._members.names())
         if self._is_directory and has_root_file_system(self._members.names()):
-            archive = f"tar -C {shlex.quote(self._path)} -c . | provision rootfs:- DIR"
+            archive = f"tar -C {shell_word(self._path)} -c . | provision rootfs:- DIR"
             if found:
                 word = "dir" if found[0] is Format.SKOPEO else "oci"
                 raise ambiguous_archive(
-                    self._path, found[0], f"say which: {shlex.quote(f'{word}:{self._path}')}, or {archive}"
+                    self._path, found[0], f"say which: {shell_word(f'{word}:{self._path}')}, or {archive}"
                 )
             what = f"{self._path} is a directory with a root file system, and provision reads archives of them"
             raise UsageError(what, archive)

@@ -39,9 +39,9 @@ end_supervision() {
 # Wait for the background job $!, set `child` to its process number and `status` to its exit status. A shell runs
 # handlers of signals at once only while it waits for a background job.
 wait_for_guest() {
-    child=$!
+    early_signal=$last_signal child=$!
     # An earlier signal could not be forwarded. This is not in a handler, and a handler may interrupt kill_child.
-    [ -z "$last_signal" ] || { killed_status=137 && kill -s KILL "$child"; }
+    [ -z "$early_signal" ] || { killed_status=137 && kill -s KILL "$child"; }
     status=127
     while :; do
         interrupted=''
@@ -114,8 +114,8 @@ signal_guest_of_proot() {
     fi
 }
 
-# Send the signal $1 to the command of the reporter $2, proot's child. A reporter without a command may just start it, and
-# keep the signal from it.
+# Send the signal $1 to the command of the reporter $2, proot's child. A reporter without a command may be just starting
+# it, and then the command would not get the signal.
 signal_reported_command() {
     find_child "$2" || {
         signal_process "$1" "$2" "$child"
@@ -153,7 +153,7 @@ signal_next_child() {
 wait_for_child() {
     tries=100 seconds=$2
     until find_child "$1"; do
-        ! has_ended "$1" || return
+        if has_ended "$1"; then return 1; fi
         if [ "$tries" -gt 0 ]; then
             tries=$((tries - 1))
         elif [ "$seconds" -gt 0 ]; then

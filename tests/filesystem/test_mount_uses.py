@@ -24,10 +24,10 @@ def test_this_process_s_mounts_come_first(tmp_path: Path, monkeypatch: pytest.Mo
     directory, proc = tmp_path / "directory", tmp_path / "proc"
     directory.mkdir()
     with closing_descriptor(os.open(directory, DIRECTORY)) as opened:
-        for number, points in {"self": ["mine"], "7": ["its", "mine"], "8": ["mine", "last"]}.items():
+        for number, points in {"self": ["mine"], "7": ["its", "mine\ra", "mine"], "8": ["mine", "last"]}.items():
             (proc / number).mkdir(parents=True)
             (proc / number / "mountinfo").write_text(mountinfo(*(f"{directory}/{point}" for point in points)))
-        (proc / f"self/fdinfo/{opened}").write_text("mnt_id:\t1\n")
+        monkeypatch.setattr(mount_uses, "mount_number", lambda _: b"1")
         monkeypatch.setattr(mount_uses, "_PROC", proc)
-        expected = [(0, "mine"), (7, "its"), (8, "last")]
+        expected = [(0, "mine"), (7, "its"), (7, "mine\ra"), (8, "last")]
         assert find_mount_uses(opened) == [MountUse(pid, f"{directory}/{point}", False) for pid, point in expected]

@@ -120,6 +120,21 @@ def test_a_command_that_its_reporter_is_about_to_start_is_signaled(shell: list[s
     assert output_of(shell, place, f"place='{place}'\n{commands}") == ["143"]
 
 
+def test_a_handler_waits_for_no_child_of_a_process_that_has_ended(shell: list[str], place: Path) -> None:
+    """In a handler, `return` without a number means the status before the handler, in bash and mksh."""
+    commands = """
+        handle() {
+            if wait_for_child "$ended" 10; then echo "found '$first_child'"; else echo none; fi
+        }
+        sh -c : & ended=$!
+        wait $ended
+        trap handle TERM
+        kill -s TERM $$
+        true
+    """
+    assert output_of(shell, place, commands) == ["none"]
+
+
 def test_exec_says_that_its_session_has_ended(shell: list[str], place: Path) -> None:
     """The session may end after it was found."""
     commands = """
