@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "doctor": "container container_files errors filesystem image launch ownership registry sizes terminal",
     "provision": ROOMS,
     "maintenance": f"{ROOMS} provision",
-    "commands": f"{ROOMS} provision maintenance",
+    "commands": f"{ROOMS} provision maintenance signals",
     "cli": f"{ROOMS} signals provision maintenance commands",
     "__main__": "cli signals",
 }

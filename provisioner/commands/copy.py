@@ -95,7 +95,7 @@ def new_directory(name: str, source: Path, trust: TrustedDirectories) -> Path:
         raise UsageError(f"{shown} is inside of {printable(str(source))}", "name a directory outside of it")
     if source.is_relative_to(target):
         raise UsageError(f"{printable(str(source))} is inside of {shown}", "name a directory that isn't there yet")
-    check_free(target, shown)
+    check_free(target, name)
     return target
 
 

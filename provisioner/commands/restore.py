@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     shown = printable(arguments.directory)
     if directory == directory.parent:
         raise UsageError("DIR can't be the root directory", "name a directory below it")
-    check_free(directory, shown)
+    check_free(directory, arguments.directory)
     max_size = None if arguments.max_size is None else parse_max_size(arguments.max_size)
     with _opened(arguments.file) as chunks, Staging(directory, trust) as staging:
         with machine_errors("prepare the directory"):

@@ -20,11 +20,12 @@ _HINT = "choose a directory on another file system; on Android one in Termux's h
 _LINK, _FILE = "probe-link", "probe"
 
 
-def check_free(target: Path, shown: str) -> None:
-    """Raise TargetExists unless nothing is at a path, or an empty directory; `shown` is its name for messages.
+def check_free(target: Path, typed: str) -> None:
+    """Raise TargetExists unless nothing is at a path, or an empty directory; `typed` is how the user has named it.
 
     Raises MachineError where that can't be seen.
     """
+    shown = printable(typed)
     with machine_errors(f"look at {shown}"):
         try:
             with os.scandir(target) as entries:
@@ -39,7 +40,7 @@ def check_free(target: Path, shown: str) -> None:
                 raise TargetExists(what, "choose another directory") from None
             is_free = False
     if not is_free:
-        remove = f"provision remove {shell_word(str(target))}"
+        remove = f"provision remove {shell_word(typed)}"
         raise TargetExists(f"{shown} exists", f"choose another directory; to remove a container: {remove}")
 
 

@@ -14,6 +14,7 @@ from provisioner.container.opened import LIST_HINT, opened_container
 from provisioner.container_files import FOLDER, OWNERSHIP_RECORD, RECORD
 from provisioner.errors import PROVISION_ELSEWHERE, MachineError, ProvisionError, TargetExists
 from provisioner.filesystem.descriptors import DIRECTORY
+from tests.support.leftovers import open_descriptors
 from tests.support.tools import need, need_root, run
 
 
@@ -68,11 +69,11 @@ def test_a_directory_that_may_only_be_searched_leaves_nothing_open(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return real(path, flags, mode, dir_fd=dir_fd)
 
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", open_or_refuse)
         assert refused(container)[:2] == (7, f"look at {container}: Permission denied")
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("below", ["", FOLDER])

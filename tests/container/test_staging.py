@@ -25,7 +25,7 @@ from provisioner.filesystem.descriptors import directory_descriptor
 from provisioner.filesystem.mounts import mount_points_in
 from provisioner.terminal.progress import Console
 from tests.support.disks import tmpfs
-from tests.support.leftovers import staging_below
+from tests.support.leftovers import open_descriptors, staging_below
 from tests.support.tools import CHECKOUT, as_user, need_root, own, run, user_python
 
 # Makes a directory at argv[1] and is killed before its step argv[2]; commits if argv[3] says so.
@@ -286,7 +286,7 @@ def test_a_lock_on_a_directory_that_was_just_removed_does_not_count(
 def test_many_at_once_never_mix(tmp_path: Path) -> None:
     """Locks belong to open files, so threads stand for processes."""
     target, problems, commits = tmp_path / "target", [], []
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
 
     def provision() -> None:
         for _ in range(60):
@@ -307,7 +307,7 @@ def test_many_at_once_never_mix(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert problems == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
     assert commits
     assert content(target) == "new"
     assert os.listdir(tmp_path) == ["target"]
@@ -529,7 +529,7 @@ def test_swaps_by_the_user_who_became_root_lead_nowhere(place: Path) -> None:
     own(place / "parent")
     (place / "outside").mkdir(mode=0o755)
     python, found_by = user_python()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     options = as_user(**found_by)
     with subprocess.Popen([python, "-c", SWAP, place], stdout=subprocess.PIPE, **options) as swapper:
         assert swapper.stdout is not None
@@ -546,7 +546,7 @@ def test_swaps_by_the_user_who_became_root_lead_nowhere(place: Path) -> None:
         swapper.kill()
     assert commits
     assert os.listdir(place / "outside") == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
     for parent in ("parent", "away"):
         shutil.rmtree(place / parent, ignore_errors=True)
 

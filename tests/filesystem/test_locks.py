@@ -14,6 +14,7 @@ from typing import BinaryIO
 import pytest
 
 from provisioner.filesystem.locks import lock, lock_holder, locked_directory, process_name, try_lock, unlock
+from tests.support.leftovers import open_descriptors
 from tests.support.tools import CHECKOUT
 
 
@@ -90,11 +91,11 @@ def test_one_holds_a_directory_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_stays_locked_is_not_waited_for(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     with locked_directory(tmp_path):
         with pytest.raises(BlockingIOError), locked_directory(tmp_path, seconds=0.05):
             pass
-        assert len(os.listdir("/proc/self/fd")) == before + 1
+        assert len(open_descriptors()) == before + 1
     with locked_directory(tmp_path, seconds=0):
         pass
 

@@ -67,7 +67,7 @@ def test_a_signal_is_reported_as_shells_do(words: list[str]) -> None:
 @pytest.mark.parametrize(("answer", "redirected"), [("2", "| cat"), ("1", "2>/dev/null"), ("12", "</dev/null")])
 def test_some_streams_only(words: list[str], answer: str, redirected: str) -> None:
     """The new terminal is only written to, and this one processes what is written."""
-    guest = 'trap "exit 6" INT; [ -t 1 ] && echo "1 is $0"; [ -t 2 ] && echo "2 is $0" >&2; sleep 60'
+    guest = 'trap "exit 6" INT; [ -t 1 ] && echo "1 is $0"; [ -t 2 ] && echo "2 is $0" >&2; while :; do sleep 0.1; done'
     command = f"{shlex.join([*words, answer, '/bin/sh', '-c', guest, 'no'])} {redirected}"
     screen = Terminal(["bash", "-c", f"set -o pipefail; {command}; exit $?"], user=True)
     modes = termios.tcgetattr(screen.fd)

@@ -15,6 +15,7 @@ from provisioner.errors import MachineError, MalformedImage
 from provisioner.rootfs.links import Links
 from provisioner.rootfs.paths import split_path
 from provisioner.rootfs.tree import Place, Tree, tree_errors
+from tests.support.leftovers import open_descriptors
 from tests.support.tools import need_root
 
 # Paths
@@ -136,22 +137,22 @@ def test_a_place_is_open_while_the_next_is_looked_up(tree: Tree, root: Path) -> 
 
 
 def test_directories_do_not_stay_open(tree: Tree) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_descriptors())
     for number in range(500):
         tree.locate(b"d%d/x" % number)
         tree.resolve(b"d%d" % number)
-    assert len(os.listdir("/proc/self/fd")) < before + 200
+    assert len(open_descriptors()) < before + 200
 
 
 def test_nothing_stays_open_at_the_end(root: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     with Tree(root) as tree:
         for number in range(100):
             tree.write(b"d%d/e/x" % number, b"")
             tree.remove(tree.locate(b"d%d/e" % number))
             tree.read(b"d%d/e/x" % number)
             list(tree.list_directory(b""))
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
 
 
 def test_a_directory_that_was_replaced_is_looked_up_anew(tree: Tree, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -69,6 +70,12 @@ def forks_noted() -> Iterator[list[int]]:
     for pid in pids:
         with pytest.raises(ChildProcessError):  # it has been waited for
             os.waitpid(pid, os.WNOHANG)
+
+
+def open_descriptors() -> list[str]:
+    """Return the numbers of this process's open files, without those of objects that nothing refers to any more."""
+    gc.collect()
+    return os.listdir("/proc/self/fd")
 
 
 def staging_below(path: Path) -> list[Path]:
