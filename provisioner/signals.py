@@ -22,16 +22,18 @@ from types import FrameType
 _AGAIN_SECONDS = 0.003
 """How long a signal waits before its exception is tried again."""
 _PATIENCE_SECONDS = 1.0
-"""How long a signal waits for these rooms: they may be at work on many files, or wait for another process."""
+"""How long a signal waits for rooms of files and of processes: they may be at work on many, or wait for another run."""
 _HIDDEN_SECONDS = 0.05
-"""How long after an exception was raised it is seen to that the program is handling it."""
+"""How long after its exception was raised a signal is looked at again: is the program handling it?"""
 _TOGETHER_SECONDS = 0.3
 """Within this time, two signals are one."""
-_OF_WEAK = ("/weakref.py", "/_weakrefset.py")
+_WEAK_REFERENCES = ("/weakref.py", "/_weakrefset.py")
 _PACKAGE = os.path.join(os.path.dirname(__file__), "")
-_OF_FILES = ("container/", "exports/", "filesystem/", "maintenance/", "ownership/", "rootfs/", "store/")
-_OF_PROCESSES = ("layers/file_writer", "layers/workers")
-_FOR_ALL = ("archives/", "image/", "terminal/")
+_ROOMS_OF_FILES = ("container/", "exports/", "filesystem/", "maintenance/", "ownership/", "rootfs/", "store/")
+"""Where a signal waits, since a step may have made a file that the code doesn't know of yet."""
+_MODULES_OF_PROCESSES = ("layers/file_writer", "layers/workers")
+"""The same for a process."""
+_HELPING_ROOMS = ("archives/", "image/", "terminal/")
 """The rooms that count as the room which has called them."""
 
 _last_arrived = 0.0
@@ -106,7 +108,7 @@ def _is_ignored_in(frame: FrameType | None) -> bool:
     """Return whether Python ignores what is raised in a frame: in an import, a callback of weakref or a `__del__`."""
     while frame is not None:
         name = frame.f_code.co_filename
-        if frame.f_code.co_name == "__del__" or name.startswith("<frozen importlib") or name.endswith(_OF_WEAK):
+        if frame.f_code.co_name == "__del__" or name.startswith("<frozen importlib") or name.endswith(_WEAK_REFERENCES):
             return True
         frame = frame.f_back
     return False
@@ -117,8 +119,8 @@ def _is_delicate(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename.startswith(_PACKAGE):
             name = frame.f_code.co_filename.removeprefix(_PACKAGE)
-            if "/" in name and not name.startswith(_FOR_ALL):
-                return name.startswith((*_OF_FILES, *_OF_PROCESSES))
+            if "/" in name and not name.startswith(_HELPING_ROOMS):
+                return name.startswith((*_ROOMS_OF_FILES, *_MODULES_OF_PROCESSES))
         frame = frame.f_back
     return False
 

@@ -19,7 +19,7 @@ from provisioner import __main__, __version__
 from provisioner.cli import COMMANDS, GROUPS, SUMMARY, _parse, _parser, main
 from provisioner.commands import install
 from provisioner.commands.first_word import check_first_word
-from provisioner.commands.foreign_words import INSTEAD
+from provisioner.commands.foreign_words import INSTEAD, what_to_type
 from provisioner.commands.similar import count_typos, nearest
 from provisioner.commands.start_options import with_volume_options
 from provisioner.container.record import Record
@@ -146,6 +146,12 @@ def test_a_word_that_is_nearly_a_subcommand_is_an_image_where_dir_says_so(
 def test_what_takes_a_directory_that_is_not_there(word: str) -> None:
     """Also by the names that other tools have for it."""
     assert_refused([word, "./new"])
+
+
+def test_a_path_behind_another_tool_s_word_is_a_directory_unless_an_archive_is_there(tmp_path: Path) -> None:
+    assert what_to_type(["pull", "./new"], COMMANDS) == "provision IMAGE ./new"
+    (tmp_path / "image.tar").touch()
+    assert what_to_type(["pull", f"{tmp_path}/image.tar"], COMMANDS).startswith(f"provision {tmp_path}/image.tar ./")
 
 
 def assert_refused(words: list[str]) -> None:

@@ -100,7 +100,7 @@ def instead_of(operands: Sequence[str], others: Sequence[str], names: Collection
     if len(operands) == 1:
         known = tuple(name for name in known if name != "container")  # alone it is more likely that of a DIR
     name = nearest(word, known) if is_word else ""
-    if not name or _is_catalogued(word) or _is_an_image_s(name, names, operands):
+    if not name or _is_catalogued(word) or _are_image_and_directory(name, names, operands):
         return ""
     if name in INSTEAD:
         return f"did you mean {name}? Here that is: {what_to_type([name, *operands[1:]], names)}"
@@ -112,7 +112,7 @@ def _is_catalogued(word: str) -> bool:
     return word in Catalogue.packaged().sources or word in Config.load().catalogue.sources
 
 
-def _is_an_image_s(name: str, names: Collection[str], operands: Sequence[str]) -> bool:
+def _are_image_and_directory(name: str, names: Collection[str], operands: Sequence[str]) -> bool:
     """Return whether operands are IMAGE and DIR, although IMAGE is nearly the name of a subcommand.
 
     DIR is written as a path, and nothing is there, so that the subcommand couldn't use it, or what was made from IMAGE.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 
@@ -109,10 +110,14 @@ def _filled(text: str, others: Sequence[str]) -> str:
     """Return a text of INSTEAD with the word that follows on the command line, or what stands for one."""
     first = others[0] if others else ""
     name = first.rpartition("/")[2].partition("@")[0].partition(":")[0]
+    image, directory = first or "IMAGE", f"./{name}" if name else "DIR"
+    is_path = first.startswith(("/", "./", "../"))
+    if is_path and "{image}" in text and not os.path.isfile(first):
+        image, directory = "IMAGE", first
     words = {
-        "image": first or "IMAGE",
-        "directory": f"./{name}" if name else "DIR",
+        "image": image,
+        "directory": directory,
         "container": first or "NAME",
-        "file": first if first.startswith(("/", "./", "../")) else f"./{first or 'image.tar'}",
+        "file": first if is_path else f"./{first or 'image.tar'}",
     }
     return text.format(**{key: shell_word(word) for key, word in words.items()})

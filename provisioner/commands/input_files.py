@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shlex
 import stat
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +21,7 @@ from provisioner.errors import (
 )
 from provisioner.filesystem.resolution import open_file
 from provisioner.filesystem.trust import Untrusted
-from provisioner.terminal.escaping import printable
+from provisioner.terminal.escaping import printable, shell_word
 
 if TYPE_CHECKING:
     from provisioner.commands.opening import Opening
@@ -43,7 +42,7 @@ def open_input(path: Path, stack: ExitStack, directory_hint: str) -> io.FileIO:
         with machine_errors(f"open {shown}"):
             file = io.FileIO(os.dup(0) if str(path) in _INPUTS else open_file(path))
     except MachineError as error:
-        raise _explained(error, shown, directory_hint) from error.__cause__
+        raise _explained(error, str(path), directory_hint) from error.__cause__
     stack.enter_context(file)
     kind = os.fstat(file.fileno()).st_mode
     if stat.S_ISDIR(kind):
@@ -87,8 +86,9 @@ def spooled(start: FileStart, shown: str, opening: Opening) -> io.FileIO:
         return opening.stack.enter_context(spool_file(opening.cache(), start.chunks(progress.advance)))
 
 
-def _explained(error: MachineError, shown: str, directory_hint: str) -> ProvisionError:
-    """Return the error to show for one of opening a file."""
+def _explained(error: MachineError, path: str, directory_hint: str) -> ProvisionError:
+    """Return the error to show for one of opening the file at `path`."""
+    shown = printable(path)
     cause = error.__cause__
     number = cause.errno if isinstance(cause, OSError) else None
     if number in (errno.ENOENT, errno.ENOTDIR):
@@ -102,7 +102,7 @@ def _explained(error: MachineError, shown: str, directory_hint: str) -> Provisio
     if isinstance(cause, Untrusted):
         error.hint = "name the file itself, without the symlink"
     elif number in (errno.EACCES, errno.EPERM):
-        error.hint = f"choose a file that you may read, or allow it: chmod u+r {shlex.quote(shown)}"
+        error.hint = f"choose a file that you may read, or allow it: chmod u+r {shell_word(path)}"
     return error
 
 

@@ -149,8 +149,12 @@ translate_volume() {
     IFS=" 	$newline"
     case ${volume%:/*} in
         */* | . | ..) ;;
-        *) [ -e "${volume%:/*}" ] || fail "there is no directory ${volume%:/*}, and volumes are directories here: \
-mkdir ${volume%:/*}" ;;
+        *)
+            if [ ! -e "${volume%:/*}" ]; then
+                quote_for_message "${volume%:/*}"
+                fail "there is no directory ${volume%:/*}, and volumes are directories here: mkdir $quoted"
+            fi
+            ;;
     esac
     translated_word=--bind=$volume$volume_mode
 }

@@ -201,7 +201,10 @@ add_bind() {
         '' | :*) fail "--bind needs SRC or SRC:DST, not $typed_value" ;;
     esac
     split_bind "$value"
-    [ -e "$source" ] || fail "--bind: there is no $source: mkdir -p $source"
+    if [ ! -e "$source" ]; then
+        quote_for_message "$source"
+        fail "--bind: there is no $source: mkdir -p $quoted"
+    fi
     append "$typed_binds" "$value" && typed_binds=$list
 }
 

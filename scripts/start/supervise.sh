@@ -40,7 +40,7 @@ end_supervision() {
 # handlers of signals at once only while it waits for a background job.
 wait_for_guest() {
     early_signal=$last_signal child=$!
-    # An earlier signal could not be forwarded. This is not in a handler, and a handler may interrupt kill_child.
+    # An earlier signal could not be forwarded. kill_child is for handlers: one may interrupt it here, and change its variables.
     [ -z "$early_signal" ] || { killed_status=137 && kill -s KILL "$child"; }
     status=127
     while :; do

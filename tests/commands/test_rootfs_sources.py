@@ -330,10 +330,11 @@ def test_other_kinds_of_files_are_named(tmp_path: Path, word: str) -> None:
 @pytest.mark.parametrize("word", ["rootfs:{}", "docker-archive:{}", "{}"])
 def test_a_file_that_may_not_be_read(word: str) -> None:
     place = open_directory("closed")
-    archive = write(place / "x", *USUAL)
-    archive.chmod(0)
-    done = provision(word.format(archive), place / "dir", **as_user(), status=7)
-    assert f"choose a file that you may read, or allow it: chmod u+r {archive}" in done.stderr
+    for name, quoted in {"x": f"{place}/x", "x\ny": f"\"$(printf '{place}/x\\012y')\""}.items():
+        archive = write(place / name, *USUAL)
+        archive.chmod(0)
+        done = provision(word.format(archive), place / "dir", **as_user(), status=7)
+        assert f"choose a file that you may read, or allow it: chmod u+r {quoted}" in done.stderr
     shutil.rmtree(place)
 
 

@@ -48,6 +48,7 @@ def test_help_fits_a_phone(container: Container, shell: str) -> None:
         (["--env", "=x"], "--env needs NAME=VALUE"),
         (["--dns", "1.1.1.1; rm"], "--dns needs an IP address"),
         (["--bind", "/no/such:/x"], "--bind: there is no /no/such: mkdir -p /no/such"),
+        (["--bind", "/no such:/x"], "--bind: there is no /no such: mkdir -p '/no such'"),
         (["--workdir", "here"], "--workdir needs an absolute path, not here"),
         (["--workdir", ""], "--workdir needs an absolute path, not an empty word"),
         (["--hostname", ""], "--hostname needs letters, digits, dots and hyphens, not an empty word"),
