@@ -8,15 +8,13 @@ def main() -> int:
     try:
         import signal
 
-        from provisioner.signals import forget_waiting, raise_on
+        from provisioner.signals import interruptible, raise_on
 
-        try:
-            raise_on(signal.SIGINT)
-            from provisioner import cli
+        raise_on(signal.SIGINT)
+        interruptible(_import_the_rest)
+        from provisioner import cli
 
-            return cli.main()
-        finally:
-            forget_waiting()
+        return cli.main()
     except KeyboardInterrupt:
         sys.stderr.write("provision: interrupted\n")
         return 130
@@ -25,6 +23,10 @@ def main() -> int:
             raise
         sys.stderr.write("provision: there is not enough memory to start\n")
         return 7
+
+
+def _import_the_rest() -> None:
+    from provisioner import cli  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from provisioner.commands.output import write_lines
 from provisioner.commands.parser import Parser, add_common_options
 from provisioner.commands.start_options import TAKES_VALUE, with_volume_options
 from provisioner.errors import ProvisionError, UsageError, lacks_resources
-from provisioner.signals import Terminated, forget_waiting, raise_on
+from provisioner.signals import Terminated, forget_waiting, interruptible, raise_on
 from provisioner.terminal.escaping import printable
 from provisioner.terminal.progress import Console
 from provisioner.terminal.tables import COLOUR_CHOICES, ColourChoice, Screen
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(colour=_colour(words))
     raise_on(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     try:
-        return _run(words)
+        return interruptible(lambda: _run(words))
     except ProvisionError as error:
         console.error(error.message, error.hint)
         return error.status

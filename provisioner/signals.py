@@ -1,5 +1,7 @@
 """Signals as exceptions: SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise Terminated.
 
+They are raised in the function that `interruptible` calls, and nowhere else: who calls that catches them all.
+
 Python raises them between any two steps of the program. After two kinds of steps that would do harm, and they wait:
 
 - In an import, a callback of a weak reference or a `__del__`: Python ignores what is raised there, and the run would
@@ -18,6 +20,9 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 _AGAIN_SECONDS = 0.003
 """How long a signal waits before its exception is tried again."""
@@ -58,6 +63,15 @@ def raise_on(*numbers: signal.Signals) -> None:
             signal.signal(number, _receive)
 
 
+def interruptible(function: Callable[[], Result]) -> Result:
+    """Call a function in which signals raise exceptions, and return its result.
+
+    A signal before it waits for it. One that comes later ends the process, after a second in which the process itself
+    may end: the run is over and its status known, but printing may take long.
+    """
+    return function()
+
+
 def forget_waiting() -> None:
     """Leave out a signal that still waits: the run is over."""
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -73,7 +87,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
     """Raise the exception of a signal, now or later.
 
     While one waits or is being handled, another one is raised at once, unless it comes together with the first, as from
-    a terminal that is closed and from the shell there.
+    a terminal that is closed and from the shell there. Outside of `interruptible` it ends the process at once.
     """
     global _last_arrived
     arrived, is_second = time.monotonic(), any(signal.getitimer(signal.ITIMER_REAL))
@@ -84,7 +98,13 @@ def _receive(number: int, frame: FrameType | None) -> None:
     def raise_when_due(frame: FrameType | None) -> None:
         nonlocal deadline, was_raised
         now = time.monotonic()
-        if was_raised and _is_being_handled():
+        if not _is_interruptible(frame):
+            if was_raised:
+                return  # the run has ended by it
+            if is_second or now >= deadline:
+                os._exit(128 + number)
+            _call_later(_AGAIN_SECONDS, raise_when_due)
+        elif was_raised and _is_being_handled():
             deadline = now + _PATIENCE_SECONDS
             _call_later(_HIDDEN_SECONDS, raise_when_due)
         elif not is_second and (_is_ignored_in(frame) or (_is_delicate(frame) and now < deadline)):
@@ -102,6 +122,13 @@ def _call_later(seconds: float, function: Callable[[FrameType | None], None]) ->
     """Call a function in the main thread, with its frame then."""
     signal.signal(signal.SIGALRM, lambda _, frame: function(frame))
     signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _is_interruptible(frame: FrameType | None) -> bool:
+    """Return whether a frame is of what `interruptible` has called."""
+    while frame is not None and frame.f_code is not interruptible.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _is_ignored_in(frame: FrameType | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -14,12 +15,12 @@ from types import FrameType
 
 import pytest
 
-from provisioner import signals
+from provisioner import cli, signals
 from provisioner.container.staging import Staging
 from provisioner.exports.output_file import output_file
 from provisioner.filesystem.locks import lock
 from provisioner.layers.workers import Workers
-from provisioner.signals import Terminated, forget_waiting, raise_on, raise_waiting
+from provisioner.signals import Terminated, forget_waiting, interruptible, raise_on, raise_waiting
 from provisioner.store.cache_directory import CacheDirectory
 from provisioner.store.prune import in_use
 
@@ -30,11 +31,22 @@ def _handlers() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in numbers}
     forget_waiting()  # pytest's own timer for this test
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     raise_on(signal.SIGINT, signal.SIGTERM)
     yield
     forget_waiting()
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def interrupted(test: Callable[..., None]) -> Callable[..., None]:
+    """Let signals raise exceptions in a test."""
+
+    @functools.wraps(test)
+    def run(*args: object, **options: object) -> None:
+        interruptible(lambda: test(*args, **options))
+
+    return run
 
 
 def wait(seconds: float = 60.0) -> None:
@@ -52,23 +64,32 @@ def raises(error: type[BaseException]) -> Iterator[None]:
     forget_waiting()
 
 
-def arrives(work: Callable[[Path], None], place: Path, step: int) -> bool:
-    """Return False if `work` ends before this many functions that it calls have ended; else SIGINT arrives then."""
+@contextmanager
+def arriving(number: signal.Signals, step: int) -> Iterator[list[bool]]:
+    """Let a signal arrive when this many functions have ended here, and say whether it has."""
     steps = iter(range(step, -1, -1))
+    has_arrived = []
 
     def profile(frame: FrameType, event: str, _: object) -> None:
         if event in ("return", "c_return") and next(steps) == 0:
             sys.setprofile(None)
-            handler = signal.getsignal(signal.SIGINT)
-            assert callable(handler)
-            handler(signal.SIGINT, frame)
+            has_arrived.append(True)
+            handler = signal.getsignal(number)
+            if callable(handler):
+                handler(number, frame)
 
     sys.setprofile(profile)
     try:
-        work(place)
+        yield has_arrived
     finally:
         sys.setprofile(None)
-    if next(steps, None) is None:
+
+
+def arrives(work: Callable[[Path], None], place: Path, step: int) -> bool:
+    """Return False if `work` ends before this many functions that it calls have ended; else SIGINT arrives then."""
+    with arriving(signal.SIGINT, step) as has_arrived:
+        work(place)
+    if has_arrived:
         wait()
     return False
 
@@ -101,6 +122,7 @@ def fork(_: Path) -> None:
 
 
 @pytest.mark.parametrize("work", [stage, write_archive, use_cache, fork])
+@interrupted
 def test_after_any_step_a_signal_is_raised_and_leaves_nothing(
     work: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +142,7 @@ def test_after_any_step_a_signal_is_raised_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+@interrupted
 def test_what_hides_a_signal_does_not_end_the_matter(number: signal.Signals, error: type[BaseException]) -> None:
     def hide() -> None:
         with suppress(OSError):
@@ -133,6 +156,7 @@ def test_what_hides_a_signal_does_not_end_the_matter(number: signal.Signals, err
         wait()
 
 
+@interrupted
 def test_a_signal_is_raised_once_however_long_its_handling_takes() -> None:
     done = []
     with raises(KeyboardInterrupt):
@@ -148,6 +172,7 @@ def test_a_signal_is_raised_once_however_long_its_handling_takes() -> None:
     assert done
 
 
+@interrupted
 def test_a_generator_that_a_signal_closes_is_closed_whole() -> None:
     def numbers() -> Iterator[int]:
         try:
@@ -166,6 +191,7 @@ def test_a_generator_that_a_signal_closes_is_closed_whole() -> None:
     assert done
 
 
+@interrupted
 def test_two_signals_at_once_are_one() -> None:
     """A terminal that is closed sends SIGHUP, and so does its shell."""
     done = []
@@ -179,6 +205,7 @@ def test_two_signals_at_once_are_one() -> None:
     assert done
 
 
+@interrupted
 def test_a_signal_that_waits_is_raised_before_another_program_runs() -> None:
     class Deleted:
         def __del__(self) -> None:
@@ -191,6 +218,7 @@ def test_a_signal_that_waits_is_raised_before_another_program_runs() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@interrupted
 def test_a_signal_in_what_python_ignores_is_raised_behind_it(number: signal.Signals) -> None:
     class Deleted:
         def __del__(self) -> None:
@@ -206,6 +234,7 @@ def test_a_signal_in_what_python_ignores_is_raised_behind_it(number: signal.Sign
     assert done
 
 
+@interrupted
 def test_who_waits_for_a_file_does_not_wait_on_after_a_signal(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as first, (tmp_path / "file").open("wb") as second:
         lock(first)
@@ -214,3 +243,25 @@ def test_who_waits_for_a_file_does_not_wait_on_after_a_signal(tmp_path: Path) ->
             timer.start()
             lock(second)
         timer.join()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("timer", [False, True], ids=["signal", "timer of a raised signal"])
+def test_after_any_step_of_a_run_a_signal_is_its_status_or_comes_too_late(
+    number: signal.Signals, status: int, timer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(words: list[str]) -> int:
+        if timer:
+            os.kill(os.getpid(), number)
+        wait(0.01)
+        return len(words)
+
+    monkeypatch.setattr(cli, "_run", run)
+    monkeypatch.setattr(signals, "_PATIENCE_SECONDS", 60)
+    statuses, step, has_arrived = [], 0, [True]
+    while has_arrived:
+        with arriving(signal.SIGALRM if timer else number, step) as has_arrived:
+            statuses.append(cli.main(["list", "-q"]))
+        step += 1
+    assert set(statuses) == ({status} if timer else {2, status})
+    assert step > 30
