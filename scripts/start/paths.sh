@@ -93,8 +93,8 @@ guest_has() {
 }
 
 # Change to the guest's directory $1, one component at a time, and check at the end where this shell is: symlinks that a
-# running guest creates meanwhile must not lead out of the rootfs. Missing directories are created. $2 is the message
-# for a failure.
+# running guest creates meanwhile must not lead out of the rootfs. Missing directories are created; if $3 is not empty,
+# this fails instead. $2 is the message for a failure.
 enter() {
     [ -n "$real_rootfs" ] || { cd -P "$rootfs" && real_rootfs=$PWD; } || fail "$2"
     resolve "$1"
@@ -104,6 +104,7 @@ enter() {
         part=${remaining%%/*} remaining=${remaining#"${remaining%%/*}"} remaining=${remaining#/}
         if ! cd -P "./$part" 2>/dev/null; then
             check_place
+            [ -z "${3-}" ] || return 1
             # Another start may make it at the same time.
             ! mkdir "./$part" 2>/dev/null || note_mount_point "${walked#"$real_rootfs"}/$part"
             if ! cd -P "./$part" 2>/dev/null; then

@@ -3,16 +3,17 @@
 # Sets `run_left` (the number of bytes of files that may still be copied), `directories_left` (the number of
 # directories), `deeper` (the list of directories of the next level), `is_cut` (not empty if something was not copied).
 
-# Copy the image's /run to the stage's, level by level.
+# Copy the image's /run to the stage's, level by level. A running guest may remove what is below it meanwhile.
 copy_run() {
-    run_left=33554432 directories_left=256 is_cut=''
+    run_left=33554432 directories_left=256 is_cut='' may_be_gone=''
     set -- .
     while [ $# -gt 0 ]; do
         deeper=''
         for run_place; do
-            enter "/run/$run_place" "can't make /run in the rootfs"
+            enter "/run/$run_place" "can't make /run in the rootfs" "$may_be_gone" || continue
             copy_here "$stage/run/$run_place"
         done
+        may_be_gone=yes
         eval "set -- $deeper"
     done
     [ -z "$is_cut" ] || say "the image's /run is copied only in part, up to 256 directories, \

@@ -61,6 +61,20 @@ def test_run_is_in_memory_with_what_the_image_has_there(container: Container) ->
     assert sorted(os.listdir(container.rootfs / "run")) == [".hidden", "daemon"]
 
 
+def test_what_a_guest_removes_from_run_while_it_is_copied_stays_removed(container: Container, place: Path) -> None:
+    for name in ("first/below", "gone"):
+        (container.rootfs / "run" / name).mkdir(parents=True)
+    tar = place / "tar"
+    tar.write_text("""#!/bin/sh
+/usr/bin/tar "$@"
+case $PWD in */run/first) rmdir ../gone 2>/dev/null || true ;; esac
+""")
+    tar.chmod(0o755)
+    env = {**starter("chroot")["env"], "PATH": f"{place}:{os.environ['PATH']}"}
+    assert container.run("chroot", "true", env=env).stderr == b""
+    assert not (container.rootfs / "run/gone").exists()
+
+
 def test_run_is_copied_as_far_as_it_is_small(container: Container) -> None:
     """An image decides how much is there, and a file without blocks is as long as it says."""
     run = container.rootfs / "run"
