@@ -56,9 +56,9 @@ PROCESSES = min(3 * (os.cpu_count() or 1) // 2, 8)
 """The number of processes that run tests: more than there are cores, since tests also wait."""
 
 
-SIDE_BY_SIDE = (f"--numprocesses={PROCESSES}", "--dist=loadfile", "--no-loadscope-reorder")
+SIDE_BY_SIDE = (f"--numprocesses={PROCESSES}", "--dist=loadfile", "--no-loadscope-reorder", "--reruns=1")
 """Tests of one file run in one process, since they share expensive fixtures. tests/conftest.py starts long files
-first."""
+first. A test that fails runs once more, and the end of the output shows why: it has a race, or the program has."""
 
 
 class Failure(Exception):
