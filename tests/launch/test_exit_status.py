@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from provisioner.image.platform import host_platform
 from tests.support.containers import SHELLS, Container, make_container, make_scratch, starter
+from tests.support.leftovers import processes_left
 from tests.support.processes import children_of
 from tests.support.programs import Child, End, program_that
 from tests.support.tools import find_program, need, unavailable
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -111,13 +113,15 @@ def test_no_guest_goes_on_when_proot_is_killed(container: Container, where: str)
     with container.running("proot", "sh", "-c", script, stderr=subprocess.DEVNULL) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.2)
+        alive = container.rootfs / "tmp/alive"
+        wait_until(alive.exists)
         (proot,) = [pid for pid in children_of(process.pid) if name_of(pid) == "proot"]
         os.kill(proot, signal.SIGKILL)
         assert process.wait(60) == 137
-    before = (container.rootfs / "tmp/alive").stat().st_size
+    assert processes_left(container.directory) == []
+    before = alive.stat().st_size
     time.sleep(0.4)
-    assert (container.rootfs / "tmp/alive").stat().st_size == before
+    assert alive.stat().st_size == before
     grown = Path("/tmp/alive")  # what was already under way when proot ended
     if grown.exists():
         size = grown.stat().st_size

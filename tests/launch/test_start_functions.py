@@ -49,15 +49,17 @@ def test_a_signal_waits_while_another_one_is_forwarded(shell: list[str], place: 
 def test_only_a_child_of_the_parent_is_signaled(shell: list[str], place: Path) -> None:
     """The number of a child that has ended may be that of another process."""
     commands = """
+        cd "$place"
         sleep 60 & child=$!
-        (sleep 0.3; echo "not signaled") &
+        (until [ -e go ]; do sleep 0.05; done; echo "not signaled") &
         signal_process KILL $! $child
         signal_process KILL $child $$ || true
         wait $child
         echo $?
+        : > go
         wait
     """
-    assert output_of(shell, place, commands) == ["137", "not signaled"]
+    assert output_of(shell, place, f"place='{place}'\n{commands}") == ["137", "not signaled"]
 
 
 def test_a_child_that_ends_meanwhile_is_not_signaled(shell: list[str], place: Path) -> None:
