@@ -16,6 +16,7 @@ from tests.support.containers import SHELLS, Container, choosing, starter, user_
 from tests.support.processes import descendants_of
 from tests.support.terminal import Terminal
 from tests.support.tools import find_program, need
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -129,8 +130,7 @@ def test_all_is_in_the_file_of_a_user(container: Container, tmp_path: Path, shel
         path.open("wb") as log,
         container.running("chroot", "--user=joe", "sh", "-c", command, shell=shell, stdout=log) as process,
     ):
-        while path.read_bytes() != b"ready\n":
-            time.sleep(0.01)
+        wait_until(lambda: path.read_bytes() == b"ready\n")
         process.terminate()
         assert process.wait(60) == 3
     assert path.stat().st_size == 3_000_006
