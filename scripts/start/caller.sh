@@ -150,7 +150,10 @@ add_variable() {
 # comment.
 read_env_file() {
     { [ -f "$value" ] && [ -r "$value" ]; } || fail "--env-file: can't read $value"
-    while IFS= read -r line || [ -n "$line" ]; do
+    while
+        line=''
+        IFS= read -r line || [ -n "$line" ]
+    do
         line=${line#"${line%%[! 	]*}"}
         case $line in
             '' | '#'*) ;;

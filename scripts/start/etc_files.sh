@@ -127,7 +127,10 @@ generate_resolv_conf() {
 # Set `text`: the known lines of the resolv.conf(5) on standard input. Fails if none of them names a server.
 read_servers() {
     text='' servers=''
-    while read -r line || [ -n "$line" ]; do
+    while
+        line=''
+        read -r line || [ -n "$line" ]
+    do
         # shellcheck disable=SC2086 # split into words
         set -- $line
         case ${1-} in

@@ -94,7 +94,8 @@ find_child() {
 find_process_1() {
     find_child "$1" || return 1
     [ -e "/proc/$1/ns/pid_for_children" ] && [ -e "/proc/$1/task/$1/children" ] || return 0
-    { read -r children <"/proc/$1/task/$1/children"; } 2>/dev/null || [ -n "${children-}" ] || return 1
+    children=''
+    { read -r children <"/proc/$1/task/$1/children"; } 2>/dev/null || [ -n "$children" ] || return 1
     for first_child in $children; do
         # shellcheck disable=SC3013 # all of our shells have it
         [ ! "/proc/$first_child/ns/pid" -ef "/proc/$1/ns/pid_for_children" ] || return 0

@@ -108,7 +108,8 @@ flush_list() {
     eval "$1=\$$1\${$1_middle-}\${$1_end-} $1_middle='' $1_end=''"
 }
 
-# Set `text`: all lines of standard input.
+# Set `text`: all lines of standard input. Where `read` fails by an error, as for a file of /proc whose process ends
+# meanwhile, bash leaves the variable as it was: it would be read again and again.
 read_text() {
     text=''
     case $last_signal/${BASH_VERSION-}${KSH_VERSION-} in
@@ -122,7 +123,10 @@ read_text() {
             return
             ;;
     esac
-    while IFS= read -r line || [ -n "$line" ]; do
+    while
+        line=''
+        IFS= read -r line || [ -n "$line" ]
+    do
         text=$text$line$newline
     done
 }

@@ -31,10 +31,10 @@ def test_what_ends_it_in_its_first_moment_leaves_nothing(tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_a_probe_that_hangs_is_given_up(tmp_path: Path) -> None:
-    write_script(tmp_path / "proot", "sleep 60")
+    write_script(tmp_path / "proot", "sleep 300")
     started = time.monotonic()
     done = doctor("--json", tmp_path, env=path_before(tmp_path))
-    assert time.monotonic() - started < 50
+    assert time.monotonic() - started < 150
     found = checks_of(done)
     assert (found["proot"]["state"], found["proot"]["detail"]) == ("?", "the probe failed: no answer in 6 seconds")
     assert found["fakeroot"]["state"] == "ok"

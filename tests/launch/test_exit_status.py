@@ -63,7 +63,7 @@ def test_the_status_is_the_command_s(
     begin = time.monotonic()
     done = target.run(runtime, "/end")
     assert (done.returncode, done.stdout) == (end.status, b"")
-    assert time.monotonic() - begin < 30, "what the command has left running ends with it"
+    assert time.monotonic() - begin < 150, "what the command has left running ends with it"
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -99,9 +99,9 @@ def test_the_command_has_none_of_the_report_s_descriptors(container: Container) 
 def test_what_the_command_leaves_running_ends_with_it(container: Container) -> None:
     need("proot")
     begin = time.monotonic()
-    done = container.run("proot", "sh", "-c", "sleep 50 & exec sh -c 'exit 3'")
+    done = container.run("proot", "sh", "-c", "sleep 300 & exec sh -c 'exit 3'")
     assert done.returncode == 3
-    assert time.monotonic() - begin < 25
+    assert time.monotonic() - begin < 150
 
 
 @pytest.mark.parametrize("where", ["first", "background"])

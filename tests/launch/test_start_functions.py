@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from provisioner.launch.script import options_reader
 from tests.support.containers import SHELLS
-from tests.support.tools import find_program, need, need_root, own, user_id
+from tests.support.tools import find_program, need, need_root, open_terminal, own, user_id
 
 
 @pytest.fixture(params=SHELLS)
@@ -18,11 +20,11 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     return SHELLS[request.param]
 
 
-def output_of(shell: list[str], place: Path, commands: str) -> list[str]:
+def output_of(shell: list[str], place: Path, commands: str, **options: Any) -> list[str]:
     """Define the functions of start.sh, run the commands, and return the lines that they print."""
     script = place / "commands.sh"
     script.write_bytes(options_reader() + commands.encode())
-    done = subprocess.run([*shell, script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*shell, script], capture_output=True, text=True, timeout=60, check=False, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -158,6 +160,20 @@ def test_a_signal_for_all_processes_does_not_end_reading(shell: list[str], place
         echo "$text"
     """
     assert output_of(shell, place, commands) == ["Linux"]
+
+
+@pytest.mark.parametrize("function", ["read_text", "read_servers"])
+def test_what_can_be_read_only_in_part_is_read_once(shell: list[str], place: Path, function: str) -> None:
+    """As files of /proc whose process ends meanwhile: behind its line, a terminal that was closed has an error."""
+    leader, follower = open_terminal()
+    with os.fdopen(leader) as terminal:
+        os.write(follower, b"nameserver ::1\n")
+        os.close(follower)
+        commands = f"""
+            {function} 2>/dev/null
+            case $text in "nameserver ::1"*) echo read ;; *) echo "'$text'" ;; esac
+        """
+        assert output_of(shell, place, commands, stdin=terminal) == ["read"]
 
 
 def test_what_a_guest_makes_while_the_guests_of_a_killed_proot_are_listed_ends_too(

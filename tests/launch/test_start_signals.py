@@ -93,8 +93,8 @@ def test_ignored_interrupts_stay_ignored(container: Container, runtime: str) -> 
 def test_no_process_outlives_a_namespace(container: Container) -> None:
     for runtime in ("userns", "chroot"):
         started = time.monotonic()
-        assert container.run(runtime, "sh", "-c", "sleep 60 & exit 3").returncode == 3
-        assert time.monotonic() - started < 30
+        assert container.run(runtime, "sh", "-c", "sleep 300 & exit 3").returncode == 3
+        assert time.monotonic() - started < 150
 
 
 def test_what_the_guest_leaves_in_proot_ends_by_a_signal(container: Container) -> None:

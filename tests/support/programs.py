@@ -44,7 +44,7 @@ class Child:
     end: End
     is_awaited: bool = True
     sleeps: bool = False
-    """Whether it sleeps for a minute before it ends, so that the program leaves it running."""
+    """Whether it sleeps for five minutes before it ends, so that the program leaves it running."""
     in_own_session: bool = False
 
 
@@ -85,7 +85,7 @@ def _end(p: Assembler, end: End) -> None:
 
 def _sleep(p: Assembler) -> None:
     p.frame("time", 0)
-    p.write("time", 0, 60)
+    p.write("time", 0, 300)
     p.write("time", p.word, 0)
     p.call("nanosleep", "time", 0)
 
