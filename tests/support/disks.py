@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.leftovers import processes_left
 from tests.support.tools import find_program, need, need_root, run
 
 _MAKE = {
@@ -70,7 +71,13 @@ def tmpfs(point: Path, options: str = "") -> Iterator[Path]:
     try:
         yield point
     finally:
-        run("umount", point)
+        unmount(point)
+
+
+def unmount(point: Path) -> None:
+    """Unmount a file system once no process of the tests uses it any more: killed ones take a moment to end."""
+    processes_left(point)
+    run("umount", point)
 
 
 @contextmanager
@@ -116,6 +123,6 @@ def disk(place: Path, file_system: str = "ext4", room: str = "") -> Iterator[Dis
         try:
             yield mounted
         finally:
-            run("umount", point)
+            unmount(point)
     finally:
         run("umount", "--lazy", folder)  # the kernel frees a loop device a moment later
