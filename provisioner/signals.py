@@ -14,6 +14,7 @@ If something hides the exception of a signal, as an error in cleaning up does, i
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -74,8 +75,12 @@ def interruptible(function: Callable[[], Result]) -> Result:
     return function()
 
 
+@atexit.register
 def forget_waiting() -> None:
-    """Leave out a signal that still waits: the run is over."""
+    """Leave out a signal that still waits: the run is over.
+
+    While Python cleans up at its end, the timer's signal would end the process, since it has no handler any more.
+    """
     global _is_waiting
     signal.setitimer(signal.ITIMER_REAL, 0)
     _is_waiting = False
