@@ -192,8 +192,9 @@ def test_a_generator_that_a_signal_closes_is_closed_whole() -> None:
 
 
 @interrupted
-def test_two_signals_at_once_are_one() -> None:
+def test_two_signals_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal that is closed sends SIGHUP, and so does its shell."""
+    monkeypatch.setattr(signals, "_TOGETHER_SECONDS", 60)
     done = []
     with raises(Terminated):
         try:
@@ -215,6 +216,43 @@ def test_a_signal_that_waits_is_raised_before_another_program_runs() -> None:
         Deleted()
         raise_waiting()
         raise AssertionError
+
+
+@interrupted
+def test_a_second_signal_is_one_also_at_the_moment_when_the_timer_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has expired then, and the first signal still waits."""
+    monkeypatch.setattr(signals, "_TOGETHER_SECONDS", 0)
+
+    def __del__() -> None:  # noqa: N807
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError
+
+    with raises(KeyboardInterrupt):
+        __del__()
+
+
+def test_a_signal_that_has_waited_long_for_an_import_waits_for_the_run_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signals, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(signals, "_AGAIN_SECONDS", 60)  # it is looked at below
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it has ended the process"))
+
+    def __del__() -> None:  # noqa: N807
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.02)
+
+    def look() -> None:
+        handler = signal.getsignal(signal.SIGALRM)
+        assert callable(handler)
+        handler(signal.SIGALRM, sys._getframe())
+
+    interruptible(__del__)
+    look()
+    with raises(KeyboardInterrupt):
+        interruptible(look)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
