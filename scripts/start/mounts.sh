@@ -10,7 +10,8 @@ build_stage() {
     stage=$directory/.provision/shm can_mount_proc=yes
     find_flags
     root_flags=$flags
-    { [ -d "$stage" ] || mkdir "$stage" || [ -d "$stage" ]; } 2>/dev/null || fail "can't make $stage"
+    # Another start may make it at the same time.
+    [ -d "$stage" ] || mkdir "$stage" 2>/dev/null || [ -d "$stage" ] || mkdir "$stage" || fail "can't make $stage"
     { make_private && cd -P "$stage"; } || fail "can't mount $stage"
     stage=$PWD
     [ -z "$ephemeral" ] || mount_overlay

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.containers import Container, starter
-from tests.support.docker_registry import free_port
 from tests.support.leftovers import clean_place
+from tests.support.tcp import free_port
 from tests.support.tools import provision
 
 pytestmark = pytest.mark.slow

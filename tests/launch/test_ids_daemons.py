@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support.containers import Container, starter
-from tests.support.docker_registry import free_port
 from tests.support.leftovers import clean_place
 from tests.support.subordinate import FIRST, with_subordinate_ids
+from tests.support.tcp import free_port
 from tests.support.tools import as_user, own, provision
 
 pytestmark = pytest.mark.slow

@@ -78,11 +78,16 @@ def open_descriptors() -> list[str]:
     Sockets and pipes don't count: threads of test servers close them at any time.
     """
     gc.collect()
+    return sorted(path for path in opened_paths() if path.startswith("/") and not path.startswith("/dev/"))
+
+
+def opened_paths() -> list[str]:
+    """Return what this process has open, as links of /proc/self/fd name it."""
     paths = []
     for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the list itself
+        with suppress(FileNotFoundError):  # that of the list itself, or one that a thread has just closed
             paths.append(os.readlink(f"/proc/self/fd/{number}"))
-    return sorted(path for path in paths if path.startswith("/") and not path.startswith("/dev/"))
+    return paths
 
 
 def staging_below(path: Path) -> list[Path]:
