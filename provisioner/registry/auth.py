@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,3 +87,42 @@ class Tokens:
             # A token is replaced a little early, so that it doesn't expire on the way to the registry.
             self._cache[challenge] = (token, time.monotonic() + life * 0.9)
             return token
+
+
+class Requests:
+    """The requests of one run: which are under way, and how many a registry has accepted. Thread-safe.
+
+    A token may be used up by a request whose answer is still on its way to another thread.
+    """
+
+    def __init__(self) -> None:
+        self._state = threading.Condition()
+        self._under_way: Counter[str] = Counter()
+        self.accepted = 0
+        """How many requests the registry has accepted."""
+
+    @contextmanager
+    def one(self, authorization: str) -> Iterator[None]:
+        """Note that a request with this authorization is under way; `accept` has to be called in the context."""
+        with self._state:
+            self._under_way[authorization] += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._under_way[authorization] -= 1
+                self._state.notify_all()
+
+    def accept(self) -> None:
+        """Count a request as accepted."""
+        with self._state:
+            self.accepted += 1
+
+    def is_another_accepted(self, authorization: str, before: int) -> bool:
+        """Wait until more than `before` requests are accepted and return True.
+
+        Returns False when no other request with this authorization is under way any more.
+        """
+        with self._state:
+            self._state.wait_for(lambda: self.accepted > before or not self._under_way[authorization])
+            return self.accepted > before

@@ -12,7 +12,7 @@ import requests
 from provisioner.errors import NetworkError, ProvisionError
 from provisioner.image.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.registry.address import Address
-from provisioner.registry.auth import Challenge, Tokens
+from provisioner.registry.auth import Challenge, Requests, Tokens
 from provisioner.registry.authfile import Login
 from provisioner.registry.credentials import Credentials
 from provisioner.registry.http import Http
@@ -52,6 +52,7 @@ class RepositorySession:
         self._warn = warn or Console().warn
         self._http = Http(insecure=insecure, connections=connections, seconds=seconds, registry=reference.registry)
         self._tokens = Tokens(self._fetch_token)
+        self._requests = Requests()
         self._challenge: Challenge | None = None
         self._base = ""
         self._ping_problem: PingProblem | None = None
@@ -63,25 +64,31 @@ class RepositorySession:
 
         `send` sends the request with a value of `Authorization`, which may be empty, and may be called several times.
         A token may expire early, reach a limit of uses, or be for another scope. It is renewed any number of times as
-        long as requests succeed in between.
+        long as requests succeed in between. Another one that is under way with a refused token may have used it up.
         """
-        renewals = 0
+        renewals, accepted = 0, self._requests.accepted
         while True:
-            answers, sent = self._answers, self._authorization()
-            response = send(sent)
+            sent = self._authorization()
+            with self._requests.one(sent):
+                response = send(sent)
+                is_refused = response.status_code in (401, 403)
+                if not is_refused and response.status_code not in RETRIED:
+                    self._requests.accept()
             # A 403 with a challenge also refuses the token.
-            challenge = self._usable_challenge(response, self._base) if response.status_code in (401, 403) else None
+            challenge = self._usable_challenge(response, self._base) if is_refused else None
             if challenge is None:
                 return response
             self._challenge = self._with_scope(challenge)
+            before, accepted = accepted, self._requests.accepted
+            renewals = 1 if accepted > before else renewals + 1
             try:
                 is_same = self._authorization(refused=sent) == sent
+                is_last = renewals > (_RENEWALS if accepted else 1)
+                if is_same or (is_last and not self._requests.is_another_accepted(sent, before)):
+                    return response
             except BaseException:
                 response.close()
                 raise
-            renewals = 1 if self._answers > answers else renewals + 1
-            if is_same or renewals > (_RENEWALS if self._answers else 1):
-                return response
             response.close()
 
     @cached_property

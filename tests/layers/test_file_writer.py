@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from tests.support.layer_results import apart, in_order
 from tests.support.leftovers import forks_noted, processes_left, staging_below
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import need, need_root, provision_command
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -136,19 +136,24 @@ def test_a_layer_with_an_error_is_applied_in_order(tmp_path: Path, archive: byte
 def test_a_name_that_is_taken_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second process writes the file between the first one's look at the name and its symlink of that name."""
     process, put_file, symlink = os.getpid(), StreamedLayer.put_file, os.symlink
+    root, has_looked = tmp_path / "root", tmp_path / "has looked"
+    root.mkdir()
 
     def put(layer: StreamedLayer, tree: Any, entry: Any) -> Any:
-        time.sleep(0.1 if os.getpid() != process else 0)
+        if os.getpid() != process:
+            wait_until(has_looked.exists)
         return put_file(layer, tree, entry)
 
     def link(*words: Any, **options: Any) -> None:
-        time.sleep(0.3)
+        has_looked.touch()
+        wait_until((root / "d/x").exists)
         symlink(*words, **options)
 
     monkeypatch.setattr(file_writer, "_BATCH_SIZE", 1)
     monkeypatch.setattr(StreamedLayer, "put_file", put)
     monkeypatch.setattr(os, "symlink", link)
-    assert _unpack(tmp_path, tar(*some(("d/x", b"1"), _symlink("d/x", "first")))) is None
+    assert _unpack(root, tar(*some(("d/x", b"1"), _symlink("d/x", "first")))) is None
+    assert has_looked.exists()
 
 
 def test_all_files_count(tmp_path: Path) -> None:

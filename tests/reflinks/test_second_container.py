@@ -88,7 +88,6 @@ class Shop:
         shutil.rmtree(self.path / "cache")
 
     def used(self) -> int:
-        os.sync()
         run("sync", "--file-system", self.path)
         return shutil.disk_usage(self.path).used
 

@@ -6,7 +6,9 @@ import hashlib
 import re
 import socket
 import ssl
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ from provisioner.image.digest import Digest
 from provisioner.image.manifest import DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor
 from provisioner.image.reference import Reference
 from provisioner.registry import http, http_errors
+from provisioner.registry.auth import Requests
 from provisioner.registry.client import RegistryClient
 from provisioner.registry.refusals import Incomplete, NoSuchRepository, NoSuchTag
 from provisioner.registry.retry import TransientError
@@ -35,6 +38,7 @@ from tests.support.scripted_registry import (
     html,
 )
 from tests.support.scripted_registry import json_response as answer
+from tests.support.waiting import wait_until
 
 IMAGE = builders.small()
 LAYER = IMAGE.layers[0].blob
@@ -176,6 +180,39 @@ def test_a_token_that_others_use_up_is_renewed_while_there_is_progress(registry:
     registry.on(BLOBS, refuse)
     assert b"".join(pulled.blob(described(LAYER))) == LAYER
     assert refusals == 11
+
+
+def test_a_token_that_requests_under_way_have_used_up_is_renewed(registry: ScriptedRegistry) -> None:
+    """Of three at once, the last one is refused twice before the others have got their answers."""
+    server, together, go_on = TokenServer(registry, uses=1), threading.Barrier(3), threading.Event()
+    refused: list[Response] = []
+
+    def check(request: Request) -> Response | None:
+        if not refused:
+            together.wait(60)
+        if refusal := server.check(request):
+            refused.append(refusal)
+            return refusal
+        assert go_on.wait(60)
+        return None
+
+    registry.on(BLOBS, check)
+    pulled = client(registry)
+    blob = described(LAYER)
+    with ThreadPoolExecutor(3) as threads:
+        pulls = [threads.submit(lambda: b"".join(pulled.blob(blob))) for _ in range(3)]
+        wait_until(lambda: len(refused) == 3)
+        wait_until(lambda: is_awaiting_others() or any(pull.done() for pull in pulls))
+        go_on.set()
+        assert [pull.result() for pull in pulls] == [LAYER] * 3
+
+
+def is_awaiting_others() -> bool:
+    """Return whether a thread waits for the answers to other threads."""
+    waits = Requests.is_another_accepted.__code__
+    return any(
+        frame.f_code is waits for top in sys._current_frames().values() for frame, _ in traceback.walk_stack(top)
+    )
 
 
 def test_without_progress_the_renewal_ends(registry: ScriptedRegistry) -> None:

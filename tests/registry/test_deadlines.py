@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from provisioner.errors import MalformedImage, NetworkError, ProvisionError
 from provisioner.image.digest import Digest
 from provisioner.image.manifest import CONFIG_TYPES, Descriptor
 from provisioner.image.reference import Reference
-from provisioner.registry import http
+from provisioner.registry import connection, http
 from provisioner.registry.authfile import Login
 from provisioner.registry.client import RegistryClient
 from provisioner.registry.credentials import Credentials
@@ -52,15 +53,42 @@ ENDLESS_BODIES = {
 ENDLESS = {**ENDLESS_HEADS, **ENDLESS_BODIES}
 
 
+class Clock:
+    """A clock that goes forward with what slow servers send, so that only that takes long, and no test does."""
+
+    current: Clock
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+class Slow:
+    """The pieces of a response that take `seconds` each."""
+
+    def __init__(self, pieces: Iterable[bytes], seconds: float = 3.0) -> None:
+        self._pieces, self._seconds, self._clock = pieces, seconds, Clock.current
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._clock.ahead += self._seconds
+            yield piece
+
+
 def drip(kind: str) -> Raw:
     """A response that goes on for ever, byte by byte, and is never silent for long."""
     start, more = ENDLESS[kind]
-    return Raw(200, pieces=_Drops(start, more), pause=0.03)
+    return drops(start, more)
+
+
+def drops(start: bytes, more: bytes) -> Raw:
+    """One byte after the other, for a minute: a test that waits for longer has failed."""
+    return Raw(200, pieces=Slow(_Drops(start, more)), pause=0.03)
 
 
 class _Drops:
-    """One byte after the other, for a minute: a test that waits for longer has failed."""
-
     def __init__(self, start: bytes, more: bytes) -> None:
         self._start, self._more = start, more
 
@@ -72,9 +100,11 @@ class _Drops:
 
 
 @pytest.fixture(autouse=True)
-def _short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but the deadline ends a test in time."""
-    monkeypatch.setattr(http, "DOCUMENT_SECONDS", 0.4)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the deadline for documents ends a test in time."""
+    Clock.current = Clock()
+    for module in (connection, http):
+        monkeypatch.setattr(module, "time", Clock.current)
     monkeypatch.setattr(http, "SILENCE_SECONDS", 600.0)
 
 
@@ -156,7 +186,7 @@ def test_an_error_that_never_ends_is_that_error(
 ) -> None:
     """What it says is left out."""
     head = b"HTTP/1.1 " + status + b"\r\nContent-Length: 60000\r\n\r\n"
-    registry.on(f"/v2/user/x/{path}", Raw(200, pieces=_Drops(head + b'{"errors": ', b" "), pause=0.03))
+    registry.on(f"/v2/user/x/{path}", drops(head + b'{"errors": ', b" "))
     with pytest.raises((ProvisionError, TransientError), match=error):
         client(registry).manifest("latest") if path.startswith("m") else blob(registry)
     assert sum(registry.sent.values()) < 1000
@@ -165,7 +195,7 @@ def test_an_error_that_never_ends_is_that_error(
 def test_all_redirects_together_have_one_deadline(registry: ScriptedRegistry) -> None:
     """Each of them alone is quick enough."""
     moved = (OK.replace(b"200 OK", b"307 Moved") + b"Location: /again\r\nContent-Length: 0\r\n\r\n",)
-    registry.on("/again|/v2/user/x/manifests/.*", Raw(307, pieces=moved, pause=0.15))
+    registry.on("/again|/v2/user/x/manifests/.*", Raw(307, pieces=Slow(moved, 11.0)))
     with pytest.raises(TransientError, match=SLOW):
         client(registry).manifest("latest")
 
@@ -200,18 +230,18 @@ def test_a_blob_may_take_any_time_as_long_as_bytes_arrive(registry: ScriptedRegi
     head = OK + b"Content-Length: %d\r\n\r\n" % len(LAYER)
     step = -(-len(LAYER) // 40)
     pieces = [head, *(LAYER[at : at + step] for at in range(0, len(LAYER), step))]
-    registry.on("/b", Raw(200, pieces=pieces, pause=0.05))
-    connection = http.Http(insecure=False, connections=1)
+    registry.on("/b", Raw(200, pieces=Slow(pieces), pause=0.01))
+    client = http.Http(insecure=False, connections=1)
     with pytest.raises(TransientError, match=SLOW):
-        http.limited_body(connection.get(f"{registry.url}/b", {}), 1 << 20)
-    assert http.limited_body(connection.get(f"{registry.url}/b", {}, is_blob=True), 1 << 20) == LAYER
+        http.limited_body(client.get(f"{registry.url}/b", {}), 1 << 20)
+    assert http.limited_body(client.get(f"{registry.url}/b", {}, is_blob=True), 1 << 20) == LAYER
 
 
 @pytest.mark.parametrize("kind", [*ENDLESS_HEADS, "trailer", "trailers"])
 def test_what_is_no_content_of_a_blob_and_never_ends(
     registry: ScriptedRegistry, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(http, "SILENCE_SECONDS", 30.0)
     registry.on("/v2/user/x/blobs/.*", drip(kind))
     with pytest.raises(TransientError, match=SLOW):
         blob(registry)
@@ -220,7 +250,7 @@ def test_what_is_no_content_of_a_blob_and_never_ends(
 @pytest.mark.parametrize("more", [b"X: a\r\n", b"a"])
 def test_what_follows_a_blob_has_a_deadline(registry: ScriptedRegistry, more: bytes) -> None:
     start = OK + CHUNKED + b"%x\r\n%b\r\n0\r\nX: " % (len(LAYER), LAYER)
-    registry.on("/v2/user/x/blobs/.*", Raw(200, pieces=_Drops(start, more), pause=0.03))
+    registry.on("/v2/user/x/blobs/.*", drops(start, more))
     with pytest.raises(TransientError, match=SLOW):
         blob(registry)
 
@@ -237,7 +267,8 @@ def test_what_comes_without_an_end_is_not_kept(
     registry: ScriptedRegistry, kind: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """urllib3 before 2.8 collected the size of a chunk until memory was full."""
-    monkeypatch.setattr(http, "SILENCE_SECONDS", 0.4)
+    for name in ("DOCUMENT_SECONDS", "SILENCE_SECONDS"):
+        monkeypatch.setattr(http, name, 0.4)
     start, more = ENDLESS[kind]
     registry.on(path, Raw(200, pieces=[start, *[more * (1 << 16)] * (FLOOD // len(more) >> 16)]))
     with pytest.raises((NetworkError, MalformedImage)):
@@ -251,8 +282,7 @@ def test_what_comes_without_an_end_is_not_kept(
 def test_an_address_that_swallows_everything_leaves_time_for_the_next(
     registry: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "DOCUMENT_SECONDS", 30)
-    monkeypatch.setattr(http, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 4.0)
     with ExitStack() as stack:
         port = swallow(stack, int(registry.host.rpartition(":")[2]))
         real = socket.getaddrinfo

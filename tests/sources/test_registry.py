@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from provisioner.terminal.transfer import Transfer
 from scripts.loopback_registry import Response
 from tests.support import builders
 from tests.support.scripted_registry import ScriptedRegistry, TokenServer, mirrored
+from tests.support.waiting import wait_until
 
 ARM = {variant: builders.small(on="linux/arm", run={"Cmd": [variant]}) for variant in ("v5", "v6", "v7")}
 AMD64 = builders.small(on="linux/amd64")
@@ -328,6 +330,7 @@ def test_leaving_early_leaves_nothing_half(registry: ScriptedRegistry, cache: Bl
     image = pulling.image(platform("linux/amd64")).image
     with pytest.raises(ProvisionError, match="answers with 500"), pulling.layers(image, Transfer(0)) as layers:
         read_all(layers)
+    wait_until(lambda: not any(thread.name.startswith("download-") for thread in threading.enumerate()))
     for kept in (tmp_path / "cache" / "partial").iterdir():
         assert AMD64.layers[0].blob.startswith(kept.read_bytes())
 

@@ -112,7 +112,7 @@ def has_open(pid: int, path: Path) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.slow
 def test_a_process_that_ends_lets_another_one_take_over(tmp_path: Path, number: signal.Signals) -> None:
-    slow = "fetch_blob(described, cache, Source(1))"
+    slow = "fetch_blob(described, cache, Source(300))"
     with python(slow, tmp_path / "cache") as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "asked 0\n"

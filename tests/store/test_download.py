@@ -17,6 +17,7 @@ from provisioner.image.manifest import Descriptor
 from provisioner.store.blobs import BlobCache
 from provisioner.store.download import Download, Unverified, downloading, fetch_blob
 from tests.support.blobs import CHUNKS, DATA, PARTIAL, ScriptedSource, described, files, whole
+from tests.support.waiting import wait_until
 
 
 class Giving(ScriptedSource):
@@ -293,7 +294,7 @@ def test_leaving_early_stops_all_and_keeps_what_has_come(cache: BlobCache, monke
     assert second.asked == 0
     assert files(cache) == [PARTIAL]
     assert cache.resumable_bytes(described()) == len(CHUNKS[0])
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("download-")]
+    assert not at_work()
 
 
 def test_leaving_does_not_wait_for_a_server_that_is_silent(cache: BlobCache) -> None:
@@ -304,6 +305,12 @@ def test_leaving_does_not_wait_for_a_server_that_is_silent(cache: BlobCache) -> 
         pass
     assert time.monotonic() - began < 50
     ended.set()
+    wait_until(lambda: not at_work())
+
+
+def at_work() -> list[threading.Thread]:
+    """The threads that download."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("download-")]
 
 
 def test_no_file_stays_open(cache: BlobCache) -> None:
@@ -318,13 +325,13 @@ def test_no_file_stays_open(cache: BlobCache) -> None:
                 except MalformedImage:
                     continue
     fetch_blob(described(), cache, ScriptedSource())
-    assert open_below("/cache/") == []
+    assert open_below(cache.path(Digest.of(b"")).parent.parent) == []
 
 
-def open_below(part: str) -> list[str]:
-    """The open files of this process with `part` in their path."""
+def open_below(directory: Path) -> list[str]:
+    """The open files of this process below a directory."""
     found = []
     for file in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the one that lists them
             found.append(os.readlink(file))
-    return [path for path in found if part in path and not os.path.isdir(path)]
+    return [path for path in found if path.startswith(f"{directory}/") and not os.path.isdir(path)]

@@ -6,12 +6,14 @@ import errno
 import mmap
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.tools import find_program, need, need_root, run
+from tests.support.waiting import wait_until
 
 _MAKE = {
     "ext2": ("mkfs.ext2", "-q", "-E", "lazy_itable_init=0,nodiscard"),
@@ -44,7 +46,7 @@ class Disk:
         """Have at `path` what would be found there if the power had been cut now."""
         copy = self.backing.with_name("after")
         shutil.copyfile(self.backing, copy)
-        run("umount", self.path)
+        unmount(self.path)
         run("mount", "-o", self.options, copy, self.path)
 
     def damage(self, path: Path) -> None:
@@ -60,6 +62,11 @@ class Disk:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # else it is in memory
 
 
+def unmount(point: Path, *command: str) -> None:
+    """Unmount a file system. For a moment it may be busy: with files of a process that has ended, or a look at it."""
+    wait_until(lambda: subprocess.run([*(command or ("umount",)), point], check=False).returncode == 0)
+
+
 @contextmanager
 def tmpfs(point: Path, options: str = "") -> Iterator[Path]:
     """Mount a file system in memory at `point`, made if need be, with options of mount(8) such as `size=4m`."""
@@ -70,7 +77,7 @@ def tmpfs(point: Path, options: str = "") -> Iterator[Path]:
     try:
         yield point
     finally:
-        run("umount", point)
+        unmount(point)
 
 
 @contextmanager
@@ -88,7 +95,7 @@ def bindfs(place: Path, *options: str) -> Iterator[Path]:
     try:
         yield shown
     finally:
-        run("fusermount", "-u", shown)
+        unmount(shown, "fusermount", "-u")
 
 
 @contextmanager
@@ -116,6 +123,6 @@ def disk(place: Path, file_system: str = "ext4", room: str = "") -> Iterator[Dis
         try:
             yield mounted
         finally:
-            run("umount", point)
+            unmount(point)
     finally:
         run("umount", "--lazy", folder)  # the kernel frees a loop device a moment later

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import socket
+import re
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
 
 from tests.support.tools import clean_environment, find_program, need, run
+from tests.support.waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -46,44 +45,34 @@ def run_docker_registry(
     certificate of an authority, only to clients that have one of it.
     """
     need("docker-registry", "setpriv")
-    port = free_port()
     asked = f", clientcas: ['{clients}']" if clients else ""
     secrets = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'{asked}}}" if tls else ""
-    config = directory / "registry.yml"
+    config, messages = directory / "registry.yml", directory / "registry.log"
     config.write_text(
         "version: 0.1\n"
         f"storage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'{secrets}}}\n{more}"
+        f"http: {{addr: '127.0.0.1:0'{secrets}}}\n{more}"
     )
     # It gets a signal when the tests are killed.
     command = ["setpriv", "--pdeathsig=TERM", find_program("docker-registry") or "", "serve", str(config)]
     with (
-        (directory / "registry.log").open("wb") as log,
+        messages.open("wb") as log,
         subprocess.Popen(command, stdout=log, stderr=log, env=clean_environment()) as process,
     ):
         try:
-            _await_registry(process, f"{'https' if tls else 'http'}://127.0.0.1:{port}/v2/", tls[0] if tls else None)
-            yield DockerRegistry(f"127.0.0.1:{port}", storage)
+            yield DockerRegistry(_await_host(process, messages), storage)
         finally:
             process.terminate()
 
 
-def _await_registry(process: subprocess.Popen[bytes], url: str, certificate: Path | None) -> None:
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            answer = requests.get(url, timeout=5, verify=str(certificate) if certificate else True)
-            if answer.status_code in (200, 401):
-                return
-        except requests.exceptions.SSLError:
-            return  # it wants a certificate, or has one of an authority
-        except requests.ConnectionError:
-            time.sleep(0.05)
-    pytest.fail(f"docker-registry doesn't answer at {url}; exit status {process.poll()}")
+def _await_host(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Return the host and port at which it listens, when it does: the kernel has chosen a free port."""
 
+    def host() -> str:
+        found = re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text())
+        return found[1] if found else ""
 
-def free_port() -> int:
-    """Return a free loopback port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    wait_until(lambda: host() or process.poll() is not None)
+    if not host():
+        pytest.fail(f"docker-registry has ended with the status {process.poll()}: {log.read_text()}")
+    return host()

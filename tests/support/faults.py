@@ -75,6 +75,12 @@ class Case:
     """A regular expression for the messages before the end."""
     mirrors: tuple[str, ...] = ()
     """The mirrors that are configured; `mirror` stands for the scripted one."""
+    silence: float = 60.0
+    """The seconds of a silence that a pull waits for: few only where a server is silent, for it may just be slow."""
+
+
+SHORT = 0.5
+"""A short silence."""
 
 
 def real(registry: ScriptedRegistry, request: Request) -> Response:
@@ -204,15 +210,30 @@ CASES = [
     Case("reset before the headers", once(LAYER, Broken(0, reset=True))),
     Case("reset in the middle", once(LAYER, lambda bench: cut(bench.origin, 300_000, reset=True))),
     Case("reset, whatever is asked", always(ALL, Broken(0, reset=True)), NetworkError, "can't be reached"),
-    Case("stalled in the middle", once(LAYER, stalled), says="doesn't answer in time"),
-    Case("stalled before the headers", once(LAYER, lambda b: Broken(0, wait=b.ended)), says="doesn't answer in time"),
-    Case("stalled each time", always(LAYER, lambda bench: stalled(bench, 0)), NetworkError, "doesn't answer in time"),
-    Case("slow, but never silent", lambda bench: setattr(bench.origin, "link", Link(500e3))),
+    Case("stalled in the middle", once(LAYER, stalled), says="doesn't answer in time", silence=SHORT),
+    Case(
+        "stalled before the headers",
+        once(LAYER, lambda b: Broken(0, wait=b.ended)),
+        says="doesn't answer in time",
+        silence=SHORT,
+    ),
+    Case(
+        "stalled each time",
+        always(LAYER, lambda bench: stalled(bench, 0)),
+        NetworkError,
+        "doesn't answer in time",
+        silence=SHORT,
+    ),
+    Case("slow, but never silent", lambda bench: setattr(bench.origin, "link", Link(500e3)), silence=SHORT),
     Case("500", once(LAYER, status(500)), says="500 .*; trying again"),
     Case("502 three times", once(LAYER, status(502), 3), says=AGAIN),
     Case("500 each time", always(LAYER, status(500)), NetworkError, "answers with 500"),
     Case("503 with seconds", once(LAYER, status(503, "7")), says="again in [78] s"),
-    Case("503 with a date", once(LAYER, lambda b: status(503, in_seconds(9))), says="again in ([89]|10) s"),
+    Case(
+        "503 with a date",
+        once(LAYER, lambda b: lambda request: status(503, in_seconds(9))),
+        says="again in ([89]|10) s",
+    ),
     Case("408", once(LAYER, status(408))),
     Case("429", once(LAYER, status(429)), says="too many requests"),
     Case("429 each time", always(LAYER, status(429)), NetworkError, "too many requests"),
@@ -270,7 +291,13 @@ CASES = [
     Case("the mirror lacks a layer", mirror(LAYER, status(404)), says=LEFT_OUT, mirrors=MIRROR),
     Case("the mirror is a web page", mirror(ALL, html()), says=LEFT_OUT, mirrors=MIRROR),
     Case("the mirror wants a password", mirror(ALL, challenge('Basic realm="r"')), says=LEFT_OUT, mirrors=MIRROR),
-    Case("the mirror is silent", mirror(LAYER, lambda b: Broken(0, wait=b.ended)), says=ELSEWHERE, mirrors=MIRROR),
+    Case(
+        "the mirror is silent",
+        mirror(LAYER, lambda b: Broken(0, wait=b.ended)),
+        says=ELSEWHERE,
+        mirrors=MIRROR,
+        silence=SHORT,
+    ),
     Case("the mirror is busy for an hour", mirror(LAYER, status(429, "3600")), says=LEFT_OUT, mirrors=MIRROR),
     Case("the registry is down", always(ALL, status(503)), says="tag 'latest' comes from the mirror", mirrors=MIRROR),
     Case("the registry has no such tag, the mirror has", always(TAG, status(404)), NotFound, mirrors=MIRROR),
@@ -292,9 +319,9 @@ CASES = [
 
 
 @contextmanager
-def bench_of_registries() -> Iterator[Bench]:
-    """Run the three servers with the image, with a short timeout for silence."""
-    silence, http.SILENCE_SECONDS = http.SILENCE_SECONDS, 0.5
+def bench_of_registries(silence: float) -> Iterator[Bench]:
+    """Run the three servers with the image, with a timeout for silence."""
+    before, http.SILENCE_SECONDS = http.SILENCE_SECONDS, silence
     try:
         with ScriptedRegistry() as origin, ScriptedRegistry() as mirror, ScriptedRegistry() as storage:
             for registry in (origin, mirror, storage):
@@ -305,12 +332,12 @@ def bench_of_registries() -> Iterator[Bench]:
             finally:
                 bench.ended.set()
     finally:
-        http.SILENCE_SECONDS = silence
+        http.SILENCE_SECONDS = before
 
 
 def check(case: Case, place: Path) -> None:
     """Pull the image with the fault of the case. AssertionError unless that ends as the case says."""
-    with bench_of_registries() as bench:
+    with bench_of_registries(case.silence) as bench:
         case.script(bench)
         reference = Reference.parse(f"{bench.origin.host}/x")
         mirrors = [name.replace("mirror", bench.mirror.host) for name in case.mirrors]

@@ -39,8 +39,8 @@ def processes_of_session(below: Path | None = None) -> list[str]:
                 ours = os.fsencode(below) in command or any(Path(place).is_relative_to(below) for place in places)
         except OSError:  # it has ended, or it is somebody else's
             continue
-        # A process that has ended and waits for its parent has no command line.
-        if ours and command and int(process.name) not in (os.getpid(), *server_pids()):
+        # One that is just executing another program has no command line, but one that has ended has no directory.
+        if ours and int(process.name) not in (os.getpid(), *server_pids()):
             tests = [word for word in environment if word.startswith(TEST_MARK.encode() + b"=")]
             found.append(f"{process.name} {os.fsdecode(b' '.join([*command.split(bytes(1)), *tests]))}")
     return found

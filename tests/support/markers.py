@@ -29,7 +29,6 @@ NAMES = {
     "ScriptedRegistry": "needs_server",
     "ThreadingHTTPServer": "needs_server",
     "create_server": "needs_server",
-    "free_port": "needs_server",
     "listen": "needs_server",
     "run_docker_registry": "needs_server",
 }

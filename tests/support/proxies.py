@@ -45,20 +45,29 @@ class _Handler(StreamRequestHandler):
         super().__init__(*args)
 
     def handle(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, EOFError):
             if self.connection.recv(1, socket.MSG_PEEK) == b"\x05":
                 self._socks()
             else:
                 self._http()
 
+    def _read(self, count: int) -> bytes:
+        """Return so many bytes. EOFError where the client hangs up before."""
+        data = b""
+        while len(data) < count:
+            if not (more := self.rfile.read(count - len(data))):
+                raise EOFError
+            data += more
+        return data
+
     def _socks(self) -> None:
         """Serve a SOCKS 5 client without passwords (RFC 1928)."""
-        _, count = self.rfile.read(2)
-        self.rfile.read(count)
+        _, count = self._read(2)
+        self._read(count)
         self.wfile.write(b"\x05\x00")
-        *_, kind = self.rfile.read(4)
-        host = self.rfile.read(self.rfile.read(1)[0]).decode() if kind == 3 else socket.inet_ntoa(self.rfile.read(4))
-        (port,) = struct.unpack(">H", self.rfile.read(2))
+        *_, kind = self._read(4)
+        host = self._read(self._read(1)[0]).decode() if kind == 3 else socket.inet_ntoa(self._read(4))
+        (port,) = struct.unpack(">H", self._read(2))
         self._proxy.asked.append(f"socks {host}:{port}")
         self.wfile.write(b"\x05\x00\x00\x01" + bytes(6))
         self._tunnel(b"")
@@ -66,7 +75,7 @@ class _Handler(StreamRequestHandler):
     def _http(self) -> None:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += self.rfile.read(1)
+            head += self._read(1)
         method, target, rest = head.split(b" ", 2)
         self._proxy.asked.append(f"{method.decode()} {target.decode()}")
         if method == b"CONNECT":

@@ -18,6 +18,7 @@ from tests.support import builders
 from tests.support.faults import check_cache
 from tests.support.scripted_registry import Link, ScriptedRegistry
 from tests.support.tools import provision_command
+from tests.support.waiting import wait_until
 
 BLOBS = "/v2/x/blobs/"
 
@@ -83,6 +84,7 @@ def kill_pulls(kills: int, place: Path, seed: int = 0) -> KillReport:
         rounds += 1
         cache = place / f"cache{rounds}"
         with served(image, speed=4e6) as registry:
+            registry.is_read_along = True
             before = dict.fromkeys(image.blobs, 0)
             for _ in range(min(chance.randint(1, 4), kills - done)):
                 done += 1
@@ -93,7 +95,7 @@ def kill_pulls(kills: int, place: Path, seed: int = 0) -> KillReport:
                 time.sleep(chance.uniform(0.0, 0.9))  # the bare download takes 0.7 s
                 process.kill()
                 process.communicate()
-                time.sleep(0.1)  # until the registry has noticed
+                wait_until(lambda: not registry.is_sending)
                 for blob in image.blobs:
                     most = max(most, registry.sent[path(blob)] - before[blob] - cached_size(cache, blob))
                     before[blob] = registry.sent[path(blob)] - cached_size(cache, blob)

@@ -12,7 +12,8 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -26,6 +27,7 @@ from provisioner.registry.mirrors import Mirrors
 from provisioner.registry.retry import Timing
 from scripts.loopback_registry import Handler, LoopbackRegistry, Response
 from tests.support import builders
+from tests.support.tcp import wait_for_reader
 from tests.support.tools import need, run
 
 
@@ -115,19 +117,29 @@ class ScriptedHandler(Handler):
 
     def send_body(self, body: bytes) -> None:
         view = memoryview(body)
-        for at in range(0, len(view), PIECE):
-            piece = view[at : at + PIECE]
-            if self.link:
-                self.link.carry(len(piece))
-            self.wfile.write(piece)
-            self.registry.count(self.path, len(piece))
+        with self.registry.sending():
+            for at in range(0, len(view), PIECE):
+                piece = view[at : at + PIECE]
+                if self.link:
+                    self.link.carry(len(piece))
+                if self.registry.is_read_along:
+                    wait_for_reader(self.connection, PIECE)
+                self._write(piece)
 
     def send_raw(self, response: Raw) -> None:
         self.close_connection = True
         for piece in response.pieces:
             time.sleep(response.pause)
+            self._write(piece)
+
+    def _write(self, piece: bytes | memoryview) -> None:
+        """Write a piece of a body, which is counted before: whoever has got it may look at once."""
+        self.registry.count(self.path, len(piece))
+        try:
             self.wfile.write(piece)
-            self.registry.count(self.path, len(piece))
+        except OSError:
+            self.registry.count(self.path, -len(piece))
+            raise
 
     def send(self, response: Response) -> None:
         if isinstance(response, Raw):
@@ -176,7 +188,10 @@ class ScriptedRegistry(LoopbackRegistry):
         self._has_ended = False
         self.link: Link | None = None
         self.link_of_each: float | None = None
+        self.is_read_along = False
+        """Whether hardly more is sent than clients have read: the rest would wait in the system's buffers."""
         self.sent: Counter[str] = Counter()
+        self._sending = 0
         self.scheme = "http"
         if certificate:
             self.scheme = "https"
@@ -224,6 +239,22 @@ class ScriptedRegistry(LoopbackRegistry):
         with self._lock:
             self.sent[path] += sent
 
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Note that a body is being sent."""
+        with self._lock:
+            self._sending += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sending -= 1
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a body is being sent."""
+        return self._sending > 0
+
     def asked(self, pattern: str) -> list[Request]:
         """Return the requests so far whose path matches."""
         with self._lock:
@@ -248,23 +279,26 @@ class TokenServer:
     scopes: list[str] = field(default_factory=list)
     """The scopes that were asked for."""
     _left: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.registry.on("/token", self._issue).on("/v2/.*", self.check)
 
     def _issue(self, request: Request) -> Response:
-        self.issued += 1
-        self.scopes += request.query.get("scope", [])
-        token = hashlib.sha256(str(self.issued).encode()).hexdigest()
-        self._left[token] = self.uses
+        with self._lock:
+            self.issued += 1
+            self.scopes += request.query.get("scope", [])
+            token = hashlib.sha256(str(self.issued).encode()).hexdigest()
+            self._left[token] = self.uses
         return json_response({"token": token, "expires_in": 300})
 
     def check(self, request: Request) -> Response | None:
         """Return a challenge for a request without a good token; None for one with it."""
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if self._left.get(token, 0) > 0:
-            self._left[token] -= 1
-            return None
+        with self._lock:
+            if self._left.get(token, 0) > 0:
+                self._left[token] -= 1
+                return None
         return challenge(f'Bearer realm="{self.registry.url}/token",service="scripted"')
 
 
