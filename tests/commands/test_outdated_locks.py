@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from provisioner.commands import outdated_locks
 from provisioner.commands.outdated_locks import report_moved_tag
 from provisioner.errors import NetworkError
 from provisioner.image.digest import Digest
@@ -18,6 +19,11 @@ from provisioner.threads import BackgroundThread
 
 REFERENCE = Reference.parse("registry.example/x")
 OLD, NEW = Digest.of(b"old"), Digest.of(b"new")
+
+
+@pytest.fixture(autouse=True)
+def _a_busy_machine_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outdated_locks, "_SECONDS", 60)
 
 
 class Client:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -52,7 +53,7 @@ class Broken(Response):
     reset: bool = False
     """Whether the connection is reset (RST) in place of closed."""
     wait: threading.Event | None = None
-    """The connection stays open and silent until this is set, for two minutes at most: longer than tests wait."""
+    """The connection stays open and silent until this is set, or until the registry ends."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class ScriptedHandler(Handler):
         if response.status:
             self._send_part(response)
         if response.wait:
-            response.wait.wait(120)
+            self.registry.wait(response.wait)
         self.close_connection = True
         if response.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -184,6 +185,7 @@ class ScriptedRegistry(LoopbackRegistry):
         self.requests: list[Request] = []
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
+        self._has_ended = False
         self.link: Link | None = None
         self.link_of_each: float | None = None
         self.is_read_along = False
@@ -209,6 +211,15 @@ class ScriptedRegistry(LoopbackRegistry):
         """Give this answer to requests whose path matches `pattern`, the next `times` of them, before earlier rules."""
         self._rules.insert(0, _Rule(pattern, answer, times))
         return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._has_ended = True
+        super().__exit__(kind, error, at)
+
+    def wait(self, event: threading.Event) -> None:
+        """Wait for an event as long as the registry runs: its threads don't go on in other tests."""
+        while not self._has_ended and not event.wait(0.05):
+            pass
 
     def answer(self, request: Request) -> Response:
         """Return the response of the script, else that of the registry."""

@@ -244,7 +244,7 @@ def test_a_bar_has_no_thread(terminal: Terminal) -> None:
     before = set(threading.enumerate())
     with Console(stream=terminal.stream).progress(None) as progress:
         progress.advance(1)
-        assert set(threading.enumerate()) == before
+        assert set(threading.enumerate()) <= before  # those of other tests may end at any time
 
 
 def test_a_transfer_is_one_line_which_is_gone_in_the_end(terminal: Terminal) -> None:
