@@ -32,7 +32,16 @@ from tests.support.local_archives import (
     write_archive,
     write_directory,
 )
-from tests.support.tools import fast_directory, messages_of, need, need_root, provision, provision_command, run
+from tests.support.tools import (
+    fast_directory,
+    messages_of,
+    need,
+    need_root,
+    podman_in,
+    provision,
+    provision_command,
+    run,
+)
 from tests.support.trees import Entry, tree_of
 
 BEGAN = time.time_ns()
@@ -109,10 +118,10 @@ def by_storage(program: str, layout: Path, path: Path, *options: str) -> None:
     # podman takes short paths only.
     with tempfile.TemporaryDirectory(dir=fast_directory()) as place:
         skopeo(layout, f"containers-storage:[vfs@{place}/storage+{place}/run]{name}")
-        storage = [program, f"--root={place}/storage", f"--runroot={place}/run", "--storage-driver=vfs"]
         if program == "podman":
-            run(*storage, "save", "--quiet", *options, "-o", str(path), name, env=environment)
+            run(*podman_in(Path(place)), "save", "--quiet", *options, "-o", str(path), name, env=environment)
         else:
+            storage = (program, f"--root={place}/storage", f"--runroot={place}/run", "--storage-driver=vfs")
             run(*storage, "push", "--quiet", name, f"{options[0]}:{path}:{name}", env=environment)
 
 

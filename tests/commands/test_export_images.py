@@ -41,6 +41,7 @@ from tests.support.tools import (
     need,
     need_root,
     own,
+    podman_in,
     provision,
     run,
     user_id,
@@ -329,7 +330,7 @@ def by_umoci(archive: Path, place: Path) -> Path:
 
 def by_podman(archive: Path, place: Path) -> Path:
     need("podman")
-    podman = ("podman", "--root", place / "storage", "--runroot", place / "run", "--storage-driver", "vfs")
+    podman = podman_in(place)
     loaded = run(*podman, "load", "-i", archive)
     name = loaded.strip().rpartition(" ")[2]
     assert name == "docker.io/me/test:1", loaded

@@ -30,6 +30,7 @@ from tests.support.tools import (
     need,
     need_root,
     open_directory,
+    podman_in,
     provision,
     provision_command,
     run,
@@ -622,7 +623,7 @@ def test_podman_export_is_as_from_the_registry(application_container: Path, imag
 
     layout = realimages.layout("application", image_cache)
     storage = Path(tempfile.mkdtemp(prefix="p"))  # podman wants a short path
-    podman = ["podman", f"--root={storage}/s", f"--runroot={storage}/r", "--storage-driver=vfs"]
+    podman = podman_in(storage)
     (tmp_path / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     env = {name: value for name, value in os.environ.items() if name not in ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG")}
     policy = f"{tmp_path}/policy.json"

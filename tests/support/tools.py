@@ -148,6 +148,12 @@ def run(*command: str | Path, **options: Any) -> str:
     return done.stdout
 
 
+def podman_in(place: Path) -> tuple[str, ...]:
+    """Return the beginning of podman's command lines whose images and state are below `place`, a short path."""
+    directories = (f"--root={place}/storage", f"--runroot={place}/run", f"--tmpdir={place}/state")
+    return ("podman", *directories, "--storage-driver=vfs", "--events-backend=none")
+
+
 def heed_signals() -> None:
     """Set the default actions of signals that nohup or a script's background ignores."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
