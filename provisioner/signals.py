@@ -14,6 +14,7 @@ If something hides the exception of a signal, as an error in cleaning up does, i
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -43,6 +44,8 @@ _HELPING_ROOMS = ("archives/", "image/", "terminal/")
 
 _last_arrived = 0.0
 """When the last signal arrived that wasn't left out, by time.monotonic()."""
+_is_waiting = False
+"""Whether a signal waits or its handling is watched: the timer, which may have expired just now, leads back to it."""
 
 
 class Terminated(BaseException):
@@ -72,14 +75,20 @@ def interruptible(function: Callable[[], Result]) -> Result:
     return function()
 
 
+@atexit.register
 def forget_waiting() -> None:
-    """Leave out a signal that still waits: the run is over."""
+    """Leave out a signal that still waits: the run is over.
+
+    While Python cleans up at its end, the timer's signal would end the process, since it has no handler any more.
+    """
+    global _is_waiting
     signal.setitimer(signal.ITIMER_REAL, 0)
+    _is_waiting = False
 
 
 def raise_waiting() -> None:
     """Raise the exception of a signal that still waits, before another program takes this one's place."""
-    while any(signal.getitimer(signal.ITIMER_REAL)):
+    while _is_waiting:
         time.sleep(_AGAIN_SECONDS)
 
 
@@ -90,18 +99,21 @@ def _receive(number: int, frame: FrameType | None) -> None:
     a terminal that is closed and from the shell there. Outside of `interruptible` it ends the process at once.
     """
     global _last_arrived
-    arrived, is_second = time.monotonic(), any(signal.getitimer(signal.ITIMER_REAL))
+    arrived, is_second = time.monotonic(), _is_waiting
     if is_second and arrived - _last_arrived < _TOGETHER_SECONDS:
         return
     _last_arrived, deadline, was_raised = arrived, arrived + _PATIENCE_SECONDS, False
+    end: float | None = None  # a signal may have waited longer than that for an import, before the run begins
 
     def raise_when_due(frame: FrameType | None) -> None:
-        nonlocal deadline, was_raised
+        nonlocal deadline, was_raised, end
         now = time.monotonic()
         if not _is_interruptible(frame):
             if was_raised:
-                return  # the run has ended by it
-            if is_second or now >= deadline:
+                forget_waiting()  # the run has ended by it
+                return
+            end = now + _PATIENCE_SECONDS if end is None else end
+            if is_second or now >= end:
                 os._exit(128 + number)
             _call_later(_AGAIN_SECONDS, raise_when_due)
         elif was_raised and _is_being_handled():
@@ -120,6 +132,8 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 def _call_later(seconds: float, function: Callable[[FrameType | None], None]) -> None:
     """Call a function in the main thread, with its frame then."""
+    global _is_waiting
+    _is_waiting = True
     signal.signal(signal.SIGALRM, lambda _, frame: function(frame))
     signal.setitimer(signal.ITIMER_REAL, seconds)
 

@@ -79,6 +79,11 @@ class Handler(BaseHTTPRequestHandler):
         """Log nothing, in place of a line per request on standard error."""
 
 
+class _Server(ThreadingHTTPServer):
+    # As many connections may wait to be accepted: who finds no room tries again after a second.
+    request_queue_size = 128
+
+
 class LoopbackRegistry:
     """Serves repositories at `host` (`127.0.0.1:PORT`) while its context lasts.
 
@@ -91,7 +96,7 @@ class LoopbackRegistry:
         # Manifests: (name, tag or digest) to (media type, document). Blobs: (name, digest) to content.
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.blobs: dict[tuple[str, str], bytes] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), partial(self.handler, self))
+        self._server = _Server(("127.0.0.1", port), partial(self.handler, self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self.host = f"127.0.0.1:{self._server.server_port}"
 

@@ -649,9 +649,33 @@ def test_a_signal_during_an_import_is_not_lost(
     assert not (tmp_path / "dir").exists()
 
 
+SLOW_END = """
+class Slow:
+    def __del__(self, sleep=__import__("time").sleep): sleep(0.2)
+
+slow = Slow()
+"""
+"""Lets Python take its time to clean up at its end."""
+
+
+@pytest.mark.parametrize("call", ["interruptible(signalled)", "signalled()"])
+def test_a_signal_at_the_end_of_a_process_leaves_it_its_status(call: str) -> None:
+    """The exception of the first one has ended the run; the second one comes too late."""
+    script = (
+        f"{SLOW_END}import os, signal, sys\n"
+        "from provisioner.signals import interruptible, raise_on\n"
+        "raise_on(signal.SIGINT)\n"
+        "def signalled(): os.kill(os.getpid(), signal.SIGINT)\n"
+        f"try: {call}\n"
+        "except KeyboardInterrupt: pass\n"
+        "sys.exit(3)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 3
+
+
 def test_a_second_signal_during_an_import_is_raised_at_once() -> None:
     script = (
-        "import os, signal, sys, time\n"
+        f"{SLOW_END}import os, signal, sys, time\n"
         "class Finder:\n"
         "    def find_spec(self, name, path, target=None):\n"
         "        if name == 'provisioner.cli':\n"

@@ -314,7 +314,7 @@ def test_files_of_proc_that_cannot_be_read_are_stood_in_for(phone: Jail) -> None
     assert abs(int(re.findall(r"btime (\d+)", stat)[0]) - int(started)) <= 2
     assert re.fullmatch(r"0.00 0.00 0.00 1/1 \d+\n", loadavg)
     now = float(Path("/proc/uptime").read_text().split()[0])
-    assert 0 <= now - float(uptime.split()[0]) < 30
+    assert 0 <= now - float(uptime.split()[0]) < 300
     assert float(outputs[1][2].split()[0]) > float(uptime.split()[0])
     assert version.startswith(f"Linux version {os.uname().release} ")
     assert re.search(r"^nr_free_pages \d+$", vmstat, re.MULTILINE)

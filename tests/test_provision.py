@@ -31,6 +31,7 @@ from provisioner.store.blobs import BlobCache
 from provisioner.terminal.progress import Console
 from tests.support import builders
 from tests.support.archives import Member, hard, special
+from tests.support.leftovers import opened_paths
 from tests.support.local_archives import PLAIN, docker_members, provision_word, write_archive
 from tests.support.programs import program_for_kernel
 from tests.support.scripted_registry import Broken, ScriptedRegistry, mirrored
@@ -159,8 +160,7 @@ def test_no_directory_is_left_open(registry: ScriptedRegistry, tmp_path: Path) -
         plan = Plan(tmp_path / str(number), AMD64, OPTIONS)
         with pytest.raises(MalformedImage, match=why) if why else nullcontext():
             job(registry, plan, tmp_path / "cache")
-        opened = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
-        assert [path for path in opened if path.startswith(str(tmp_path)) and "/cache" not in path] == []
+        assert [path for path in opened_paths() if path.startswith(str(tmp_path)) and "/cache" not in path] == []
 
 
 def test_unknown_profiles_are_refused_before_any_request(registry: ScriptedRegistry, tmp_path: Path) -> None:

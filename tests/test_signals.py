@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -39,16 +39,6 @@ def _handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def interrupted(test: Callable[..., None]) -> Callable[..., None]:
-    """Let signals raise exceptions in a test."""
-
-    @functools.wraps(test)
-    def run(*args: object, **options: object) -> None:
-        interruptible(lambda: test(*args, **options))
-
-    return run
-
-
 def wait(seconds: float = 60.0) -> None:
     """Wait for the exception of a signal, at a place where it can be raised."""
     deadline = time.monotonic() + seconds
@@ -56,11 +46,10 @@ def wait(seconds: float = 60.0) -> None:
         time.sleep(0.001)
 
 
-@contextmanager
-def raises(error: type[BaseException]) -> Iterator[None]:
-    """Expect the exception of a signal, as the end of a run does."""
+def expect(error: type[BaseException], run: Callable[[], object]) -> None:
+    """Call a function in which signals raise exceptions, and expect one."""
     with pytest.raises(error):
-        yield
+        interruptible(run)
     forget_waiting()
 
 
@@ -122,7 +111,6 @@ def fork(_: Path) -> None:
 
 
 @pytest.mark.parametrize("work", [stage, write_archive, use_cache, fork])
-@interrupted
 def test_after_any_step_a_signal_is_raised_and_leaves_nothing(
     work: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +119,7 @@ def test_after_any_step_a_signal_is_raised_and_leaves_nothing(
     others, step, has_arrived = children(), 0, True
     while has_arrived:
         try:
-            has_arrived = arrives(work, tmp_path, step)
+            has_arrived = interruptible(partial(arrives, work, tmp_path, step))
         except KeyboardInterrupt:
             has_arrived = True
         forget_waiting()
@@ -142,7 +130,6 @@ def test_after_any_step_a_signal_is_raised_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
-@interrupted
 def test_what_hides_a_signal_does_not_end_the_matter(number: signal.Signals, error: type[BaseException]) -> None:
     def hide() -> None:
         with suppress(OSError):
@@ -151,15 +138,15 @@ def test_what_hides_a_signal_does_not_end_the_matter(number: signal.Signals, err
             finally:
                 os.close(-1)
 
-    hide()
-    with raises(error):
+    def run() -> None:
+        hide()
         wait()
 
+    expect(error, run)
 
-@interrupted
+
 def test_a_signal_is_raised_once_however_long_its_handling_takes() -> None:
-    done = []
-    with raises(KeyboardInterrupt):
+    def run() -> None:
         try:
             os.kill(os.getpid(), signal.SIGINT)
         finally:
@@ -169,10 +156,12 @@ def test_a_signal_is_raised_once_however_long_its_handling_takes() -> None:
                 finally:
                     wait(0.3)
                     done.append(True)
+
+    done: list[bool] = []
+    expect(KeyboardInterrupt, run)
     assert done
 
 
-@interrupted
 def test_a_generator_that_a_signal_closes_is_closed_whole() -> None:
     def numbers() -> Iterator[int]:
         try:
@@ -186,39 +175,75 @@ def test_a_generator_that_a_signal_closes_is_closed_whole() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     done: list[bool] = []
-    with raises(KeyboardInterrupt):
-        read()
+    expect(KeyboardInterrupt, read)
     assert done
 
 
-@interrupted
-def test_two_signals_at_once_are_one() -> None:
+def test_two_signals_at_once_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal that is closed sends SIGHUP, and so does its shell."""
-    done = []
-    with raises(Terminated):
+    monkeypatch.setattr(signals, "_TOGETHER_SECONDS", 60)
+
+    def run() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
             wait(0.1)
             done.append(True)
+
+    done: list[bool] = []
+    expect(Terminated, run)
     assert done
 
 
-@interrupted
 def test_a_signal_that_waits_is_raised_before_another_program_runs() -> None:
     class Deleted:
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with raises(KeyboardInterrupt):
+    def run() -> None:
         Deleted()
         raise_waiting()
         raise AssertionError
 
+    expect(KeyboardInterrupt, run)
+
+
+def test_a_second_signal_is_one_also_at_the_moment_when_the_timer_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has expired then, and the first signal still waits."""
+    monkeypatch.setattr(signals, "_TOGETHER_SECONDS", 0)
+
+    def __del__() -> None:  # noqa: N807
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError
+
+    expect(KeyboardInterrupt, __del__)
+
+
+def test_a_signal_that_has_waited_long_for_an_import_waits_for_the_run_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signals, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(signals, "_AGAIN_SECONDS", 60)  # it is looked at below
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it has ended the process"))
+
+    def __del__() -> None:  # noqa: N807
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.02)
+
+    def look() -> None:
+        handler = signal.getsignal(signal.SIGALRM)
+        assert callable(handler)
+        handler(signal.SIGALRM, sys._getframe())
+
+    interruptible(__del__)
+    look()
+    expect(KeyboardInterrupt, look)
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@interrupted
 def test_a_signal_in_what_python_ignores_is_raised_behind_it(number: signal.Signals) -> None:
     class Deleted:
         def __del__(self) -> None:
@@ -226,22 +251,21 @@ def test_a_signal_in_what_python_ignores_is_raised_behind_it(number: signal.Sign
             wait(0.02)
             done.append(True)
 
-    done: list[bool] = []
-    with raises(KeyboardInterrupt if number == signal.SIGINT else Terminated):
-        _ = Deleted()
-        del _
+    def run() -> None:
+        Deleted()
         wait()
+
+    done: list[bool] = []
+    expect(KeyboardInterrupt if number == signal.SIGINT else Terminated, run)
     assert done
 
 
-@interrupted
 def test_who_waits_for_a_file_does_not_wait_on_after_a_signal(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as first, (tmp_path / "file").open("wb") as second:
         lock(first)
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        with raises(KeyboardInterrupt):
-            timer.start()
-            lock(second)
+        timer.start()
+        expect(KeyboardInterrupt, lambda: lock(second))
         timer.join()
 
 

@@ -101,8 +101,10 @@ def _collect_replies(selector: selectors.BaseSelector, replies: list[Reply], sec
             key.data.running = False
             replies[key.data.number] = _parse_reply(key.data.data, _reap(selector, key, groups))
     for key in [key for key in selector.get_map().values() if key.data.deadline <= time.monotonic()]:
-        replies[key.data.number] = Reply(failure=f"no answer in {seconds:g} seconds")
-        _reap(selector, key, groups)
+        reply = _parse_reply(key.data.data, _reap(selector, key, groups))
+        # It may have answered in time, where it is this process that was late.
+        has_answered = key.data.data and not reply.signal
+        replies[key.data.number] = reply if has_answered else Reply(failure=f"no answer in {seconds:g} seconds")
 
 
 def _start(action: Callable[[], object], group: bool) -> tuple[int, int]:
@@ -154,7 +156,7 @@ def _reap(selector: selectors.BaseSelector, key: selectors.SelectorKey, group: b
 
 
 def _parse_reply(data: bytes, status: int) -> Reply:
-    if data:
+    with suppress(ValueError):  # there is none, or a part of one
         return Reply(**json.loads(data))
     if os.WIFSIGNALED(status):
         return Reply(signal=os.WTERMSIG(status))

@@ -182,7 +182,8 @@ def _run_in_proot(program: str, site: Site, no_seccomp: bool) -> tuple[int, str]
             if not has_started(status):
                 return status or 1, output.partition("\n")[0]
     shell, chown = shutil.which("sh") or "/bin/sh", shutil.which("chown") or "/bin/chown"
-    script = 'true >"$1/owned" && "$0" 1:1 "$1/owned" && [ -e /proc/self ]'
+    # Another probe changes the owner of a file there at the same time.
+    script = 'true >"$1/owned-in-proot" && "$0" 1:1 "$1/owned-in-proot" && [ -e /proc/self ]'
     with ExitStack() as stack:
         # A predictable name in /tmp could be another user's symlink.
         directory = site.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="provision-doctor-"))

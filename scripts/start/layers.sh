@@ -84,6 +84,8 @@ is_kernel() {
 # later one does.
 make_throwaway() {
     throwaway=$directory/.provision/ephemeral/$$ upper=../ephemeral/$$
+    # A start that was killed may have had the same number.
+    [ ! -e "$throwaway" ] || remove_throwaway "$throwaway"
     mkdir -p "$throwaway" || fail "--ephemeral can't write to $directory/.provision: start it as its owner"
 }
 

@@ -10,7 +10,8 @@ build_stage() {
     stage=$directory/.provision/shm can_mount_proc=yes
     find_flags
     root_flags=$flags
-    { [ -d "$stage" ] || mkdir "$stage"; } || fail "can't make $stage"
+    # Another start may make it at the same time.
+    [ -d "$stage" ] || mkdir "$stage" 2>/dev/null || [ -d "$stage" ] || mkdir "$stage" || fail "can't make $stage"
     { make_private && cd -P "$stage"; } || fail "can't mount $stage"
     stage=$PWD
     [ -z "$ephemeral" ] || mount_overlay
@@ -315,7 +316,8 @@ bind_in_namespace() {
     fi
     file=${resolved##*/}
     enter "${resolved%/*}/" "$problem"
-    [ -e "./$file" ] || create_file "$file"
+    # Another start may make it at the same time.
+    [ -e "./$file" ] || create_file "$file" || [ -e "./$file" ] || fail "$problem"
     [ -f "./$file" ] || fail "$problem, which is not a file"
     # The target is a descriptor, which can't be replaced between the check and the mount.
     bind_opened 8<"./$file" || fail "$problem"
@@ -331,8 +333,7 @@ bind_opened() {
 
 # Create the empty file $1 in this shell's directory. `set -C` opens it with O_EXCL, which doesn't follow symlinks.
 create_file() {
-    (set -C && : >"./$1") 2>/dev/null || fail "$problem"
-    note_mount_point "$resolved/$1"
+    (set -C && : >"./$1") 2>/dev/null && note_mount_point "$resolved/$1"
 }
 
 # Make the copies of copy_program in the stage read-only. If that fails, a guest can change only its own copy.

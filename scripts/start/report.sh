@@ -68,9 +68,18 @@ read_report() {
 }
 
 # After proot was killed, kill its guests: the kernel doesn't, and they would continue untraced, with the host's files.
-# Each of them executes a temporary file of proot's, with proot's process number in its name.
+# Each of them executes a temporary file of proot's, with proot's process number in its name. One that another one is
+# just making is found when they are listed again.
 end_orphans() {
-    [ -n "$child" ] || return 0
+    rounds=20
+    while [ -n "$child" ] && [ "$rounds" -gt 0 ] && find_orphans; do
+        eval "kill -s KILL $orphans" 2>/dev/null
+        rounds=$((rounds - 1))
+    done
+}
+
+# Set `orphans` to the guests of the proot that was the child. Fail if there are none.
+find_orphans() {
     orphans=''
     set +f
     orphan_list=$(ls -l /proc/[0-9]*/exe 2>/dev/null)
@@ -88,5 +97,5 @@ end_orphans() {
                 ;;
         esac
     done
-    [ -z "$orphans" ] || eval "kill -s KILL $orphans" 2>/dev/null
+    [ -n "$orphans" ]
 }

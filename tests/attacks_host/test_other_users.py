@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ def make_secret(place: Path, runtime: str) -> Path:
 
 
 def wait_for(target: Container) -> None:
-    time.sleep(0.1)
     assert processes_left(target.directory) == []
 
 
@@ -66,7 +64,7 @@ def test_session_files_are_not_written_through_a_link(place: Path, runtime: str)
     os.chown(sessions, user_id(), user_id())
     script = 'ln -s "$1" "$2/$$" && shift 2 && exec "$@"'
     words: list[str | Path] = ["sh", "-c", script, "sh", secret, sessions, target.script, *choosing(runtime), "true"]
-    subprocess.run(words, check=False, capture_output=True, timeout=30, **as_starter(runtime))
+    subprocess.run(words, check=False, capture_output=True, timeout=200, **as_starter(runtime))
     assert secret.read_text() == CANARY
 
 
@@ -94,6 +92,6 @@ def test_the_log_in_tmpdir_has_no_predictable_name(place: Path, runtime: str) ->
         "-c",
         "echo guest",
     ]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=30, **options)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=200, **options)
     wait_for(target)
     assert secret.read_text() == CANARY, done

@@ -20,6 +20,7 @@ from tests.support import builders, terminal
 from tests.support.guests import SCRIPT, guest
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.tools import clean_environment, find_program, need, open_terminal, provision, provision_command
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ def test_what_runs_is_shown(directory: Path, env: dict[str, str], tmp_path: Path
         assert process.pid in row["processes"]
         assert on_terminal(env, 200, tmp_path)[1].endswith(" running")
         os.killpg(process.pid, signal.SIGKILL)
-    assert as_json(env)[0]["processes"] == []
+    wait_until(lambda: as_json(env)[0]["processes"] == [])  # those of proot end by themselves, one after the other
 
 
 def test_a_list_that_cannot_be_read(tmp_path: Path, env: dict[str, str]) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from provisioner.doctor import children
 from provisioner.doctor.children import Reply, attempt, in_children, run_program
 from tests.support.processes import words_of
 from tests.support.waiting import wait_until
@@ -56,6 +61,25 @@ def test_all_together_end_in_time() -> None:
     assert time.monotonic() - started < 30
     assert replies[0].failure == "no answer in 0.2 seconds"
     assert replies[-1].failure == "there was no time left for it"
+
+
+def test_an_answer_counts_also_where_it_is_read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is busy, or was asleep."""
+    now = [0.0]
+
+    class Late(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            while len(ready := super().select(60)) < 2:  # both have begun to answer
+                pass
+            now[0] = 100.0
+            return ready
+
+    monkeypatch.setattr(children, "selectors", SimpleNamespace(DefaultSelector=Late, EVENT_READ=selectors.EVENT_READ))
+    monkeypatch.setattr(children, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    assert in_children([lambda: "value", lambda: "x" * 500_000], seconds=6) == [
+        Reply("value"),
+        Reply(failure="no answer in 6 seconds"),
+    ]
 
 
 def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from provisioner.doctor.diagnosis import diagnose
 from tests.support.doctor import checks_of, doctor, doctor_in_jail, path_before, states_of, write_script
 from tests.support.jail import Jail
-from tests.support.tools import as_user, need_root, provision_command
+from tests.support.tools import as_user, need, need_root, provision_command
 
 
 def test_what_ends_it_in_its_first_moment_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +31,7 @@ def test_what_ends_it_in_its_first_moment_leaves_nothing(tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_a_probe_that_hangs_is_given_up(tmp_path: Path) -> None:
+    need("fakeroot")
     write_script(tmp_path / "proot", "sleep 60")
     started = time.monotonic()
     done = doctor("--json", tmp_path, env=path_before(tmp_path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.disks import tmpfs
+from tests.support.disks import tmpfs, unmount
 from tests.support.doctor import checks_of, doctor, states_of
 from tests.support.jail import PREFIX, Jail
 from tests.support.tools import as_user, find_program, need, need_root, run
@@ -90,7 +90,7 @@ def test_a_file_system_without_links_modes_and_owners(tmp_path: Path) -> None:
         try:
             done = doctor("--json", place)
         finally:
-            run("umount", place)
+            unmount(place)
     finally:
         run("losetup", "--detach", device)
     found = checks_of(done)

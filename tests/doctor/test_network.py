@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.doctor import network
 from provisioner.doctor.check import Finding, Site, State
 from provisioner.doctor.network import check_dns, check_registry
 from scripts.loopback_registry import Response
@@ -13,6 +14,7 @@ from tests.support.scripted_registry import ScriptedRegistry
 
 
 def test_a_registry_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_SECONDS", 60.0)
     site = Site(Path("/"), None)
     with ScriptedRegistry() as registry:
         url = f"http://{registry.host}/v2/"

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.containers import Container, starter
 from tests.support.leftovers import clean_place
+from tests.support.tcp import free_port
 from tests.support.tools import provision
 
 pytestmark = pytest.mark.slow
@@ -58,13 +59,14 @@ def test_ping_works_for_users(container: Container) -> None:
 
 
 def test_sshd_answers(container: Container) -> None:
-    script = """
-        to_sshd() {
-            ssh -n -q -p 20022 -i /root/key -o StrictHostKeyChecking=no -o ConnectionAttempts=60 root@127.0.0.1 "$@"
-        }
+    port = free_port()
+    script = f"""
+        to_sshd() {{
+            ssh -n -q -p {port} -i /root/key -o StrictHostKeyChecking=no -o ConnectionAttempts=60 root@127.0.0.1 "$@"
+        }}
         mkdir -p /run/sshd && ssh-keygen -q -t ed25519 -N '' -f /root/key && mkdir -p -m 700 /root/.ssh &&
         cat /root/key.pub >/root/.ssh/authorized_keys &&
-        /usr/sbin/sshd -p 20022 -o ListenAddress=127.0.0.1 -o PidFile=/run/sshd.pid -E /dev/null &&
+        /usr/sbin/sshd -p {port} -o ListenAddress=127.0.0.1 -o PidFile=/run/sshd.pid -E /dev/null &&
         to_sshd 'id -un; tty -s || echo no tty' &&
         to_sshd -tt tty
     """

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from provisioner.image.platform import host_platform
 from tests.support.containers import SHELLS, Container, make_container, make_scratch, starter
+from tests.support.leftovers import processes_left
 from tests.support.processes import children_of
 from tests.support.programs import Child, End, program_that
 from tests.support.tools import find_program, need, unavailable
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -106,24 +108,26 @@ def test_what_the_command_leaves_running_ends_with_it(container: Container) -> N
 def test_no_guest_goes_on_when_proot_is_killed(container: Container, where: str) -> None:
     """It would go on among the host's files: proot 5.1.0 doesn't ask the kernel to kill what it traces."""
     need("proot")
-    loop = "while :; do echo >>/tmp/alive; sleep 0.05; done"
+    outside = Path(f"/tmp/alive-{os.getpid()}")  # where it would write then
+    loop = f"while :; do echo >>{outside}; sleep 0.05; done"
     script = {"first": f"echo ready; {loop}", "background": f"({loop}) & echo ready; wait"}[where]
     with container.running("proot", "sh", "-c", script, stderr=subprocess.DEVNULL) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.2)
+        alive = container.rootfs / "tmp" / outside.name
+        wait_until(alive.exists)
         (proot,) = [pid for pid in children_of(process.pid) if name_of(pid) == "proot"]
         os.kill(proot, signal.SIGKILL)
         assert process.wait(60) == 137
-    before = (container.rootfs / "tmp/alive").stat().st_size
+    assert processes_left(container.directory) == []
+    before = alive.stat().st_size
     time.sleep(0.4)
-    assert (container.rootfs / "tmp/alive").stat().st_size == before
-    grown = Path("/tmp/alive")  # what was already under way when proot ended
-    if grown.exists():
-        size = grown.stat().st_size
+    assert alive.stat().st_size == before
+    if outside.exists():  # what was already under way when proot ended
+        size = outside.stat().st_size
         time.sleep(0.3)
-        assert grown.stat().st_size == size
-        grown.unlink()
+        assert outside.stat().st_size == size
+        outside.unlink()
 
 
 def name_of(pid: int) -> str:

@@ -16,6 +16,7 @@ from tests.support.containers import SHELLS, Container, choosing, starter, user_
 from tests.support.processes import descendants_of
 from tests.support.terminal import Terminal
 from tests.support.tools import find_program, need
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -129,8 +130,7 @@ def test_all_is_in_the_file_of_a_user(container: Container, tmp_path: Path, shel
         path.open("wb") as log,
         container.running("chroot", "--user=joe", "sh", "-c", command, shell=shell, stdout=log) as process,
     ):
-        while path.read_bytes() != b"ready\n":
-            time.sleep(0.01)
+        wait_until(lambda: path.read_bytes() == b"ready\n")
         process.terminate()
         assert process.wait(60) == 3
     assert path.stat().st_size == 3_000_006
@@ -158,7 +158,7 @@ def test_control_c_reaches_the_guest(container: Container, terminal: Callable[..
 def test_control_c_ends_what_ignores_it(container: Container, terminal: Callable[..., Terminal], name: str) -> None:
     """The second time by SIGTERM, which it ignores here, and then by SIGKILL."""
     (container.rootfs / name).write_text(
-        "#!/bin/sh\ntrap '' INT\ntrap : TERM\necho ready\nwhile :; do sleep 0.05; done\n"
+        "#!/bin/sh\ntrap '' INT\ntrap 'echo got TERM' TERM\necho ready\nwhile :; do sleep 0.05; done\n"
     )
     (container.rootfs / name).chmod(0o755)
     screen = terminal(f"/{name}")
@@ -166,6 +166,7 @@ def test_control_c_ends_what_ignores_it(container: Container, terminal: Callable
     screen.type(b"\x03")
     screen.until(b"start.sh: the program ignores Ctrl-C: press it again to end it")
     screen.type(b"\x03")
+    screen.until(b"got TERM")  # two that wait would be one
     assert not screen.ends_within(0.5)
     screen.type(b"\x03")
     assert screen.end() == 137

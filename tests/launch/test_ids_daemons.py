@@ -12,6 +12,7 @@ import pytest
 from tests.support.containers import Container, starter
 from tests.support.leftovers import clean_place
 from tests.support.subordinate import FIRST, with_subordinate_ids
+from tests.support.tcp import free_port
 from tests.support.tools import as_user, own, provision
 
 pytestmark = pytest.mark.slow
@@ -65,13 +66,14 @@ def test_su_and_sudo_change_the_user(container: Container, options: dict[str, An
 
 
 def test_sshd_answers_on_a_terminal_too(container: Container, options: dict[str, Any]) -> None:
-    script = """
-        to_sshd() {
-            ssh -n -q -p 20023 -i /root/key -o StrictHostKeyChecking=no -o ConnectionAttempts=60 root@127.0.0.1 "$@"
-        }
+    port = free_port()
+    script = f"""
+        to_sshd() {{
+            ssh -n -q -p {port} -i /root/key -o StrictHostKeyChecking=no -o ConnectionAttempts=60 root@127.0.0.1 "$@"
+        }}
         mkdir -p /run/sshd && rm -f /root/key && ssh-keygen -q -t ed25519 -N '' -f /root/key &&
         mkdir -p -m 700 /root/.ssh && cp /root/key.pub /root/.ssh/authorized_keys &&
-        /usr/sbin/sshd -p 20023 -o ListenAddress=127.0.0.1 -E /dev/null &&
+        /usr/sbin/sshd -p {port} -o ListenAddress=127.0.0.1 -E /dev/null &&
         to_sshd 'id -un; tty -s || echo no tty' &&
         to_sshd -tt tty
     """
@@ -79,9 +81,10 @@ def test_sshd_answers_on_a_terminal_too(container: Container, options: dict[str,
 
 
 def test_postgres_answers_in_a_cluster_of_its_own(container: Container, options: dict[str, Any]) -> None:
-    script = """
-        version=$(ls /etc/postgresql) && pg_createcluster -p 20433 "$version" other >/dev/null &&
-        pg_ctlcluster "$version" other start && su postgres -c "psql -p 20433 -Atc 'select 6 * 7'" &&
+    port = free_port()
+    script = f"""
+        version=$(ls /etc/postgresql) && pg_createcluster -p {port} "$version" other >/dev/null &&
+        pg_ctlcluster "$version" other start && su postgres -c "psql -p {port} -Atc 'select 6 * 7'" &&
         stat -c %U "/var/lib/postgresql/$version/other" && pg_dropcluster --stop "$version" other
     """
     assert output(container, options, script) == "42\npostgres\n"

@@ -180,6 +180,15 @@ def test_a_killed_run_leaves_nothing_after_the_next_start(container: Container, 
     assert [tree_of(container.rootfs / name) for name in ("etc", "home", "root")] == before
 
 
+def test_changes_of_a_killed_run_with_the_same_number_are_gone(container: Container, with_mounts: str) -> None:
+    """Where processes are counted to 32768, as on many phones, their numbers come again soon."""
+    folder = container.directory / ".provision/ephemeral"
+    leave = 'umask 0 && mkdir -p "$0/$$/files/etc" && echo old >"$0/$$/files/etc/left" && exec "$@"'
+    env = {**starter(with_mounts)["env"], "PROVISION_TEST_KERNEL": "6.1.0-9-amd64"}
+    words = ("--ephemeral", "--trust-dir", "sh", "-c", "[ ! -e /etc/left ]")
+    assert container.run(with_mounts, *words, shell=["sh", "-c", leave, str(folder)], env=env).returncode == 0
+
+
 RM = """\
 #!/bin/sh
 tries=100

@@ -116,7 +116,7 @@ def test_the_file_for_a_bind_is_made_where_no_link_leads(tmp_path: Path, shell: 
     (inside / "file").write_text("the guest's")
     script.write_text(
         body().decode().rpartition("main")[0]
-        + 'prepare_shell; problem=refused ephemeral=yes resolved=; cd "$1"; create_file "$2"\n'
+        + 'prepare_shell; problem=refused ephemeral=yes resolved=; cd "$1"; create_file "$2" || fail "$problem"\n'
     )
 
     def create(name: str) -> tuple[int, str]:
@@ -132,3 +132,27 @@ def test_the_file_for_a_bind_is_made_where_no_link_leads(tmp_path: Path, shell: 
     assert [path.name for path in outside.iterdir()] == ["full"]
     assert (outside / "full").read_text() == "the host's"
     assert (inside / "file").read_text() == "the guest's"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_file_for_a_bind_may_be_made_by_another_start_at_the_same_time(tmp_path: Path, shell: str) -> None:
+    need(SHELLS[shell][0])
+    script = tmp_path / "script"
+    functions = body().decode().rpartition("main")[0]
+    assert "\ncreate_file() {" in functions
+    script.write_text(
+        functions.replace("\ncreate_file() {", "\ncreate_after_the_other() {")
+        + """
+        create_file() {
+            true >"./$1"
+            create_after_the_other "$1"
+        }
+        enter() { cd "$1"; }
+        bind_opened() { echo "bound on $file"; }
+        prepare_shell
+        source=/etc/passwd destination=$1/file resolved=$1/file ephemeral=yes
+        bind_in_namespace
+        """
+    )
+    done = subprocess.run([*SHELLS[shell], script, tmp_path], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "bound on file\n", "")

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 # It listens to no signal, nor does what it leaves behind. proot can miss a process that is just being created.
-STUBBORN = "trap '' HUP INT QUIT TERM; (sleep 60; :) & sleep 0.3; echo ready; exec sleep 60"
+STUBBORN = "trap '' HUP INT QUIT TERM; (sleep 60 & echo ready; wait) & exec sleep 60"
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.containers import ENVIRONMENT, SHELLS, Container, make_container, make_scratch, starter
+from tests.support.processes import descendants_of
 from tests.support.tools import as_user, need, provision, run, unavailable
+from tests.support.waiting import wait_until
 
 OWN = {b"HOSTNAME=container", b"HOME=/root", b"SHELL=/bin/sh", b"USER=root", b"PATH=/bin"}
 
@@ -297,21 +300,17 @@ def test_a_password_is_in_no_word_of_a_program(place: Path, runtime: str, kind: 
 
 def _words_below(pid: int) -> bytes:
     """The words of a process and of those below it, when a `cat` is among them."""
-    for _ in range(2000):
-        seen, family = b"", {pid}
-        for status in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
-            try:
-                parent = int(status.read_text().rpartition(")")[2].split()[1])
-                words = (status.parent / "cmdline").read_bytes()
-            except (OSError, ValueError, IndexError):
-                continue
-            number = int(status.parent.name)
-            if number == pid or parent in family:
-                family.add(number)
-                seen += words
-                if words in (b"cat\0", b"/app/cat\0"):
-                    return seen
-    raise AssertionError(f"no cat below {pid}")
+    words: list[bytes] = []
+
+    def has_cat() -> bool:
+        words.clear()
+        for number in (pid, *descendants_of(pid)):
+            with suppress(OSError):  # it has ended
+                words.append(Path(f"/proc/{number}/cmdline").read_bytes())
+        return not {b"cat\0", b"/app/cat\0"}.isdisjoint(words)
+
+    wait_until(has_cat)
+    return b"".join(words)
 
 
 # A real Debian

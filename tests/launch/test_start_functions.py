@@ -49,15 +49,17 @@ def test_a_signal_waits_while_another_one_is_forwarded(shell: list[str], place: 
 def test_only_a_child_of_the_parent_is_signaled(shell: list[str], place: Path) -> None:
     """The number of a child that has ended may be that of another process."""
     commands = """
+        cd "$place"
         sleep 60 & child=$!
-        (sleep 0.3; echo "not signaled") &
+        (until [ -e go ]; do sleep 0.05; done; echo "not signaled") &
         signal_process KILL $! $child
         signal_process KILL $child $$ || true
         wait $child
         echo $?
+        : > go
         wait
     """
-    assert output_of(shell, place, commands) == ["137", "not signaled"]
+    assert output_of(shell, place, f"place='{place}'\n{commands}") == ["137", "not signaled"]
 
 
 def test_a_child_that_ends_meanwhile_is_not_signaled(shell: list[str], place: Path) -> None:
@@ -156,6 +158,55 @@ def test_a_signal_for_all_processes_does_not_end_reading(shell: list[str], place
         echo "$text"
     """
     assert output_of(shell, place, commands) == ["Linux"]
+
+
+def test_what_a_guest_makes_while_the_guests_of_a_killed_proot_are_listed_ends_too(
+    shell: list[str], place: Path
+) -> None:
+    commands = """
+        cd "$place"
+        child=$$ last_signal=''
+        sleep 30 & first=$!
+        sleep 30 & second=$!
+        ls() {
+            echo >> rounds
+            case $(wc -l < rounds) in
+                *1) pid=$first ;;
+                *2) pid=$second ;;
+                *) return ;;
+            esac
+            echo "lrwxrwxrwx 1 root root 0 Jan  1 00:00 /proc/$pid/exe -> /tmp/prooted-$child-x"
+        }
+        end_orphans
+        for pid in $first $second; do
+            wait $pid
+            echo $?
+        done
+    """
+    assert output_of(shell, place, f"place='{place}'\n{commands}") == ["137", "137"]
+
+
+def test_stop_waits_for_what_ends_late_by_sigkill(shell: list[str], place: Path) -> None:
+    """Here two seconds later, by a clock that goes on whenever it is looked at."""
+    commands = """
+        find_sessions() { sessions=$alive; }
+        find_unrecorded() { unrecorded=''; }
+        find_child() { false; }
+        find_descendants() { descendants=''; }
+        read_session() { session_runtime=bare; }
+        find_time() {
+            now=$((now + 1))
+            [ -z "$killed" ] || [ $((now - killed)) -lt 20 ] || alive=''
+        }
+        sleep() { true; }
+        kill() {
+            [ "$2" != KILL ] || killed=$now
+        }
+        now=0 killed='' alive=' 7' image_stop_signal='' stop_timeout=1
+        stop_sessions
+        echo $killed $alive
+    """
+    assert output_of(shell, place, commands)[-1].isdigit()
 
 
 def test_no_signal_is_forwarded_after_the_guest_has_ended(shell: list[str], place: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.support.containers import (
     static_busybox,
 )
 from tests.support.tools import need
+from tests.support.waiting import wait_until
 
 
 def test_arguments_keep_every_byte(container: Container, runtime: str) -> None:
@@ -217,8 +217,7 @@ def test_a_killed_container_with_a_relay_leaves_nothing(container: Container, tm
         (tmp_path / "log").open("wb") as log,
         container.running("chroot", "--user=joe", "sh", "-c", "echo x; sleep 1000", stdout=log, env=env) as process,
     ):
-        while (tmp_path / "log").read_bytes() != b"x\n":
-            time.sleep(0.01)
+        wait_until(lambda: (tmp_path / "log").read_bytes() == b"x\n")
         process.kill()
     assert list(temporary.iterdir()) == []
 

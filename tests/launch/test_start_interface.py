@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tests.support.containers import RUNTIMES, SAY, SHELLS, Container, starter
+from tests.support.terminal import read_terminal
 from tests.support.tools import need, open_terminal
 
 
@@ -140,12 +141,8 @@ def at_terminal(container: Container, runtime: str, *args: str) -> str:
     leader, follower = open_terminal()
     try:
         done = container.run(runtime, *args, stderr=follower)
+        os.close(follower)
         assert done.returncode == 0, done
-        os.set_blocking(leader, False)
-        try:
-            return os.read(leader, 10_000).decode()
-        except BlockingIOError:
-            return ""
+        return read_terminal(leader).decode()
     finally:
         os.close(leader)
-        os.close(follower)

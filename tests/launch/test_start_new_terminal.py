@@ -78,8 +78,9 @@ def test_the_modes_are_restored(container: Container) -> None:
     starter("chroot")
     screen = bash_at_terminal()
     before = termios.tcgetattr(screen.fd)
-    for end, typed in {"exit 3": b"", "kill -9 $$": b"", "exec sleep 60": b"\x03", "stty raw; exit 5": b""}.items():
-        screen.type(f"{container.script} --runtime chroot --user joe sh -c 'echo rea''dy; busybox {end}'\n".encode())
+    raw = "busybox stty raw; exit 5"
+    for end, typed in {"exit 3": b"", "kill -9 $$": b"", "exec sleep 60": b"\x03", raw: b""}.items():
+        screen.type(f"{container.script} --runtime chroot --user joe sh -c 'echo rea''dy; {end}'\n".encode())
         screen.until(b"ready")
         time.sleep(0.2)
         screen.type(typed)

@@ -19,8 +19,10 @@ from provisioner.errors import MachineError
 from provisioner.image.platform import Platform, host_platform
 from provisioner.launch.static_helper import ARCHITECTURES
 from provisioner.launch.terminal_relay import terminal_relay
+from tests.support.processes import children_of
 from tests.support.programs import emulator
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +114,7 @@ def test_it_ends_while_its_screen_is_stopped_after_the_command(words: list[str])
     screen = Terminal([*words, "12", "/bin/sh", "-c", guest, "no"], user=False)
     screen.until(b"ready")
     screen.type(b"\x13\n")
+    wait_until(lambda: not children_of(screen.pid))  # else the signal would end the command
     assert not screen.ends_within(1)
     os.kill(screen.pid, signal.SIGTERM)
     assert screen.ends_within(60)

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.errors import MachineError
+from provisioner.filesystem.descriptors import directory_descriptor
+from provisioner.filesystem.sync import call_syncfs
 from provisioner.layers.apply import LayerApplier
 from provisioner.layers.budget import Budget
 from provisioner.ownership.overrides import FileMetadata
@@ -232,18 +234,24 @@ def btrfs(tmp_path: Path) -> Iterator[Path]:
         yield mounted.path
 
 
+def sync(path: Path) -> None:
+    """Write the file system of `path` to the disk, and not those of other tests, which may cut the power of theirs."""
+    with directory_descriptor(path) as opened:
+        assert call_syncfs(opened)
+
+
 @pytest.mark.usefixtures("refused")
 def test_reflinks_go_before_copies_and_symlinks(btrfs: Path) -> None:
     size = 2**23
     for substitute, made in (("auto", (0, 0, 1, 0)), ("symlink", (0, 0, 1, 0)), ("copy", (1, size, 0, 0))):
         root = btrfs / substitute
         root.mkdir()
-        os.sync()
+        sync(btrfs)
         before = os.statvfs(btrfs).f_bfree * 4096
         assert apply(root, substitute, [("x", os.urandom(size)), hard("y", "x")]) == made  # type: ignore[arg-type]
         assert (root / "x").read_bytes() == (root / "y").read_bytes()
         assert not (root / "x").samefile(root / "y")
-        os.sync()
+        sync(btrfs)
         taken = before - os.statvfs(btrfs).f_bfree * 4096
         assert (taken > 1.5 * size) == (substitute == "copy")
         (root / "y").write_bytes(b"2")

@@ -176,7 +176,7 @@ def loopback() -> Iterator[str]:
 def test_blobs_have_ranges(
     loopback: str, asked: str, status: int, body: bytes | None, content_range: str | None
 ) -> None:
-    answer = requests.get(f"{loopback}a/b/blobs/{BLOB}", headers={"Range": asked}, timeout=9)
+    answer = requests.get(f"{loopback}a/b/blobs/{BLOB}", headers={"Range": asked}, timeout=60)
     assert answer.status_code == status
     assert answer.headers.get("Content-Range") == content_range
     assert body is None or answer.content == body
@@ -195,8 +195,8 @@ def test_head_says_of_a_document_what_get_sends(
     loopback: str, path: str, media_type: str, digest: str | None, size: int
 ) -> None:
     with requests.Session() as session:  # one connection: a body after HEAD would be taken for the next answer
-        head = session.head(loopback + path, timeout=9)
-        got = session.get(loopback + path, timeout=9)
+        head = session.head(loopback + path, timeout=60)
+        got = session.get(loopback + path, timeout=60)
     for answer in (head, got):
         assert answer.status_code == 200
         assert answer.headers["Content-Type"] == media_type
@@ -217,7 +217,7 @@ def test_head_says_of_a_document_what_get_sends(
     ],
 )
 def test_what_is_not_there_is_named_by_the_specification(loopback: str, path: str, code: str) -> None:
-    answer = requests.get(loopback + path, timeout=9)
+    answer = requests.get(loopback + path, timeout=60)
     assert answer.status_code == 404
     assert answer.headers["Content-Type"] == "application/json"
     assert [error["code"] for error in answer.json()["errors"]] == [code]

@@ -24,7 +24,7 @@ Servers
     proxies             HTTP and SOCKS proxies
     authorities         certificates
     credential_helpers  docker-credential-NAME
-    tcp                 what clients on this machine have yet to read
+    tcp                 free ports; what clients on this machine have yet to read
     faults, pulls       pulls that registries break off, that are killed, or that run at once
 
 Provisioned directories and what runs in them

@@ -86,7 +86,7 @@ class Host:
             program = self.place / "exploits.py"
             shutil.copy(exploits.__file__, program)
             words: list[str | Path] = [python, program, "arrange", json.dumps(dataclasses.asdict(config))]
-            done = subprocess.run(words, check=False, capture_output=True, timeout=60, **options)
+            done = subprocess.run(words, check=False, capture_output=True, timeout=400, **options)
         assert done.returncode == 0, done
         return {name: Outcome(*found) for name, found in json.loads(done.stdout).items()}
 

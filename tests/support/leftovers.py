@@ -39,8 +39,8 @@ def processes_of_session(below: Path | None = None) -> list[str]:
                 ours = os.fsencode(below) in command or any(Path(place).is_relative_to(below) for place in places)
         except OSError:  # it has ended, or it is somebody else's
             continue
-        # A process that has ended and waits for its parent has no command line.
-        if ours and command and int(process.name) not in (os.getpid(), *server_pids()):
+        # One that is just executing another program has no command line, but one that has ended has no directory.
+        if ours and int(process.name) not in (os.getpid(), *server_pids()):
             tests = [word for word in environment if word.startswith(TEST_MARK.encode() + b"=")]
             found.append(f"{process.name} {os.fsdecode(b' '.join([*command.split(bytes(1)), *tests]))}")
     return found
@@ -78,11 +78,16 @@ def open_descriptors() -> list[str]:
     Sockets and pipes don't count: threads of test servers close them at any time.
     """
     gc.collect()
+    return sorted(path for path in opened_paths() if path.startswith("/") and not path.startswith("/dev/"))
+
+
+def opened_paths() -> list[str]:
+    """Return what this process has open, as links of /proc/self/fd name it."""
     paths = []
     for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of the list itself
+        with suppress(FileNotFoundError):  # that of the list itself, or one that a thread has just closed
             paths.append(os.readlink(f"/proc/self/fd/{number}"))
-    return sorted(path for path in paths if path.startswith("/") and not path.startswith("/dev/"))
+    return paths
 
 
 def staging_below(path: Path) -> list[Path]:

@@ -28,6 +28,12 @@ def mounts_below(path: Path) -> list[str]:
     return [str(mount.point) for mount in mounts if mount.point.is_relative_to(path.resolve())]
 
 
+def mounts_outside_of_tests() -> list[str]:
+    """Return this process's mount points but for those in directories of tests, where other tests mount meanwhile."""
+    points = [str(mount.point) for mount in read_mountinfo(Path("/proc/self/mountinfo").read_bytes())]
+    return [point for point in points if not re.search("/(pytest-of-[^/]+|provision-[a-z]+-[^/]+)/", point)]
+
+
 def _unescaped(name: bytes) -> str:
     """Return a name in which spaces and the like were octal escapes."""
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), name))

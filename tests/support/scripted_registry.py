@@ -52,7 +52,7 @@ class Broken(Response):
     reset: bool = False
     """Whether the connection is reset (RST) in place of closed."""
     wait: threading.Event | None = None
-    """The connection stays open and silent until this is set, for 30 seconds at most."""
+    """The connection stays open and silent until this is set, for two minutes at most: longer than tests wait."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class ScriptedHandler(Handler):
         if response.status:
             self._send_part(response)
         if response.wait:
-            response.wait.wait(30)
+            response.wait.wait(120)
         self.close_connection = True
         if response.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,11 +1,24 @@
-"""Connections on this machine, by /proc/net/tcp: what the other side has yet to read."""
+"""TCP on this machine: free ports, and what the other side of a connection has yet to read, by /proc/net/tcp."""
 
 from __future__ import annotations
 
+import random
 import socket
 import sys
 import time
 from pathlib import Path
+
+
+def free_port() -> int:
+    """Return a free loopback port, below those that Linux gives to clients meanwhile."""
+    with socket.socket() as probe:
+        for port in random.sample(range(20_000, 30_000), 1000):
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise AssertionError("no port is free")
 
 
 def wait_for_reader(connection: socket.socket, size: int) -> None:

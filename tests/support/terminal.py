@@ -13,6 +13,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,7 @@ def on_terminal(
     null = subprocess.DEVNULL
     with subprocess.Popen(command, **{**options, "stdout": null, "stderr": null, stream: follower}) as process:
         os.close(follower)
-        written = bytearray()
-        while chunk := _read(leader):
-            written += chunk
+        written = read_terminal(leader)
     os.close(leader)
     return process.returncode, written.decode().replace("\r\n", "\n")
 
@@ -58,11 +57,13 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9]?m", "", text)
 
 
-def _read(leader: int) -> bytes:
-    try:
-        return os.read(leader, 1 << 16)
-    except OSError:  # Linux fails with EIO when the other end is closed
-        return b""
+def read_terminal(leader: int) -> bytes:
+    """Return what is written to a terminal until nobody has it open any more."""
+    written = bytearray()
+    with suppress(OSError):  # Linux fails with EIO then
+        while chunk := os.read(leader, 1 << 16):
+            written += chunk
+    return bytes(written)
 
 
 COUNTING_INTERRUPTS = (
