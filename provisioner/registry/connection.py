@@ -191,9 +191,10 @@ class _DirectConnection:
     """Connects to one of the addresses of a host, within one timeout for all of them."""
 
     def _new_conn(self: Any) -> socket.socket:
-        failure: OSError = OSError("it is not on this machine")
         deadline = time.monotonic() + self.timeout
         addresses = self._addresses()
+        # To look them up may take all of the time.
+        failure: OSError = TimeoutError() if addresses else OSError("it is not on this machine")
         while addresses and (seconds := deadline - time.monotonic()) > 0:
             family, kind, protocol, _, address = addresses.pop(0)
             try:

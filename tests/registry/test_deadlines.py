@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -296,6 +297,18 @@ def test_an_address_that_swallows_everything_leaves_time_for_the_next(
         addresses = ["127.0.0.2"] * 200
         with pytest.raises(NetworkError, match=SLOW):
             RegistryClient(Reference.parse(f"localhost:{port}/user/x")).manifest("latest")
+
+
+def test_a_name_that_is_looked_up_for_too_long(registry: ScriptedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def look_up(*words: Any) -> list[Any]:
+        Clock.current.ahead += http.CONNECT_SECONDS
+        return real(*words)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(TransientError, match=SLOW):
+        client(registry).manifest("latest")
 
 
 def swallow(stack: ExitStack, port: int) -> int:
