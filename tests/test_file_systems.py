@@ -7,6 +7,7 @@ import re
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,6 +19,7 @@ from provisioner.container.place import limits_of
 from provisioner.doctor.check import Finding, Site, State
 from provisioner.doctor.filesystem import check_directory
 from provisioner.filesystem.descriptors import directory_descriptor
+from provisioner.filesystem.removal import remove_tree
 from provisioner.ownership.policy import Ownership
 from tests.support import builders
 from tests.support.archives import END, raw
@@ -254,6 +256,18 @@ def test_a_file_system_that_writes_after_the_time_is_set_loses_it(tmp_path: Path
     with sshfs(tmp_path) as point, directory_descriptor(point) as directory:
         assert limits_of(directory, Ownership(exact=False))[-1] == NOW
         wait_until(lambda: not os.listdir(directory))  # a file that was open is there until its closing has arrived
+
+
+def test_a_directory_is_removed_whose_files_are_just_being_closed(tmp_path: Path) -> None:
+    need_root()
+    with sshfs(tmp_path) as point, directory_descriptor(point) as directory:
+        (point / "tree/below").mkdir(parents=True)
+        file = (point / "tree/below/file").open("w")
+        closing = threading.Timer(0.1, file.close)
+        closing.start()
+        remove_tree(directory, b"tree")
+        closing.join()
+        assert os.listdir(point) == []
 
 
 @pytest.mark.parametrize("dropped", ["all", "chown", "fowner", "dac_override"])

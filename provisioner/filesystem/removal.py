@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,12 +15,32 @@ from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_d
 _ENCODING = sys.getfilesystemencoding()
 
 
+_PAUSES = (0.01, 0.05, 0.3, 1.0)
+"""Seconds between tries to remove a directory that isn't empty though all in it was removed."""
+
+
 def remove_tree(parent: int, name: bytes) -> None:
     """Remove the directory `name` of the open directory `parent`, with everything in it.
 
+    FUSE renames a file whose closing it hasn't handled yet (`.fuse_hidden…`) and removes it a moment later, so a
+    directory that isn't empty is tried again. Raises OSError; EXDEV for a directory of another file system, such as a
+    subvolume of btrfs, which is left alone.
+    """
+    for seconds in _PAUSES:
+        try:
+            return _remove_tree(parent, name)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+        time.sleep(seconds)
+    return _remove_tree(parent, name)
+
+
+def _remove_tree(parent: int, name: bytes) -> None:
+    """Remove a directory with everything in it. Raises OSError.
+
     Each subdirectory is moved up to the top before it is emptied: so neither the depth of a hostile tree nor the number
     of open files matters, and a mount point, which can't be moved, is left with everything that is mounted there.
-    Raises OSError; EXDEV for a directory of another file system, such as a subvolume of btrfs, which is left alone.
     """
     unused = os.urandom(8).hex().encode()
     numbers = itertools.count()
