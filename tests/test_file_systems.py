@@ -265,8 +265,10 @@ def test_a_directory_is_removed_whose_files_are_just_being_closed(tmp_path: Path
         file = (point / "tree/below/file").open("w")
         closing = threading.Timer(0.1, file.close)
         closing.start()
-        remove_tree(directory, b"tree")
-        closing.join()
+        try:
+            remove_tree(directory, b"tree")
+        finally:
+            closing.join()
         assert os.listdir(point) == []
 
 
