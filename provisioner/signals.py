@@ -1,6 +1,6 @@
 """Signals as exceptions: SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise Terminated.
 
-They are raised in the function that `interruptible` calls, and nowhere else: who calls that catches them all.
+They are raised only in a function that `interruptible` calls, so that a `try` around that call catches them all.
 
 Python raises them between any two steps of the program. After two kinds of steps that would do harm, and they wait:
 
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 _AGAIN_SECONDS = 0.003
 """How long a signal waits before its exception is tried again."""
@@ -45,7 +45,7 @@ _HELPING_ROOMS = ("archives/", "image/", "terminal/")
 _last_arrived = 0.0
 """When the last signal arrived that wasn't left out, by time.monotonic()."""
 _is_waiting = False
-"""Whether a signal waits or its handling is watched: the timer, which may have expired just now, leads back to it."""
+"""Whether a signal waits, or was raised and may be raised again. The timer doesn't tell: it may have rung just now."""
 
 
 class Terminated(BaseException):
@@ -66,11 +66,11 @@ def raise_on(*numbers: signal.Signals) -> None:
             signal.signal(number, _receive)
 
 
-def interruptible(function: Callable[[], Result]) -> Result:
+def interruptible(function: Callable[[], _Result]) -> _Result:
     """Call a function in which signals raise exceptions, and return its result.
 
-    A signal before it waits for it. One that comes later ends the process, after a second in which the process itself
-    may end: the run is over and its status known, but printing may take long.
+    A signal that arrives before the call waits for it. One that arrives after the call, while the process prints its
+    result, ends the process if that takes more than a second longer.
     """
     return function()
 
@@ -96,14 +96,14 @@ def _receive(number: int, frame: FrameType | None) -> None:
     """Raise the exception of a signal, now or later.
 
     While one waits or is being handled, another one is raised at once, unless it comes together with the first, as from
-    a terminal that is closed and from the shell there. Outside of `interruptible` it ends the process at once.
+    a terminal that is closed and from the shell there. Outside of `interruptible`, a second one ends the process.
     """
     global _last_arrived
     arrived, is_second = time.monotonic(), _is_waiting
     if is_second and arrived - _last_arrived < _TOGETHER_SECONDS:
         return
     _last_arrived, deadline, was_raised = arrived, arrived + _PATIENCE_SECONDS, False
-    end: float | None = None  # a signal may have waited longer than that for an import, before the run begins
+    end: float | None = None  # when it ends the process, counted from when it first waits outside of `interruptible`
 
     def raise_when_due(frame: FrameType | None) -> None:
         nonlocal deadline, was_raised, end

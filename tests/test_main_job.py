@@ -578,11 +578,12 @@ def interrupt(process: subprocess.Popen[str], directory: Path) -> None:
 def test_interrupted_while_unpacking(
     docker_registry: DockerRegistry, debian: str, place: Path, cache_dir: Path
 ) -> None:
-    with slow_link(docker_registry.host, 5_000_000) as host:
-        slow = debian.replace(docker_registry.host, host)
-        with running(slow, place / "x", cache=cache_dir) as process:
-            eventually((place / ".x.provision/new/rootfs/usr/share").exists, process)
-            interrupt(process, place / "x")
+    with (
+        slow_link(docker_registry.host, 5_000_000) as host,
+        running(debian.replace(docker_registry.host, host), place / "x", cache=cache_dir) as process,
+    ):
+        eventually((place / ".x.provision/new/rootfs/usr/share").exists, process)
+        interrupt(process, place / "x")
 
 
 def test_interrupted_while_downloading(

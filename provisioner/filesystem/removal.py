@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from provisioner.filesystem.descriptors import DIRECTORY, change_mode, closing_descriptor
 
 _ENCODING = sys.getfilesystemencoding()
-
-
 _PAUSES = (0.01, 0.05, 0.3, 1.0)
 """Seconds between tries to remove a directory that isn't empty though all in it was removed."""
 

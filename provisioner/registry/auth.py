@@ -89,8 +89,8 @@ class Tokens:
             return token
 
 
-class Requests:
-    """The requests of one run: which are under way, and how many a registry has accepted. Thread-safe.
+class RequestsUnderWay:
+    """How many requests are under way, and how many the registry has accepted. Thread-safe.
 
     A token may be used up by a request whose answer is still on its way to another thread.
     """
@@ -99,10 +99,10 @@ class Requests:
         self._state = threading.Condition()
         self._under_way: Counter[str] = Counter()
         self.accepted = 0
-        """How many requests the registry has accepted."""
+        """The number of requests that were not refused, and whose answer wasn't an error that passes."""
 
     @contextmanager
-    def one(self, authorization: str) -> Iterator[None]:
+    def sending(self, authorization: str) -> Iterator[None]:
         """Note that a request with this authorization is under way; `accept` has to be called in the context."""
         with self._state:
             self._under_way[authorization] += 1

@@ -183,7 +183,6 @@ class RegistryClient(RepositorySession):
                 raise self._refusal(response, what, is_part=is_part)
             if self._ping_problem and not is_blob and is_web_page(response):
                 raise self._ping_problem.error()
-            self._answers += 1
             if "ratelimit-limit" in response.headers:
                 self.limit = RateLimit.from_headers(response.headers, time.time())
             yield response

@@ -65,7 +65,6 @@ class PushClient(RegistryClient):
             if response.status_code in (401, 403) or response.status_code >= 500 or response.status_code == 429:
                 raise self._push_refusal(response, f"blob {descriptor.digest.short}")
             size = response.headers.get("Content-Length", "")
-            self._answers += 1
             return response.status_code == 200 and size in ("", "0", str(descriptor.size))
 
     def start(self, digest: Digest) -> Upload | None:
@@ -154,7 +153,6 @@ class PushClient(RegistryClient):
         if response.status_code not in expected:
             with response:
                 raise self._push_refusal(response, what, is_begun=not isinstance(where, str))
-        self._answers += 1
         return response
 
     def _next(self, response: requests.Response, offset: int, what: str, former: Upload | None = None) -> Upload:

@@ -12,7 +12,7 @@ import requests
 from provisioner.errors import NetworkError, ProvisionError
 from provisioner.image.reference import DOCKER_HUB, Reference, is_loopback
 from provisioner.registry.address import Address
-from provisioner.registry.auth import Challenge, Requests, Tokens
+from provisioner.registry.auth import Challenge, RequestsUnderWay, Tokens
 from provisioner.registry.authfile import Login
 from provisioner.registry.credentials import Credentials
 from provisioner.registry.http import Http
@@ -52,24 +52,22 @@ class RepositorySession:
         self._warn = warn or Console().warn
         self._http = Http(insecure=insecure, connections=connections, seconds=seconds, registry=reference.registry)
         self._tokens = Tokens(self._fetch_token)
-        self._requests = Requests()
+        self._requests = RequestsUnderWay()
         self._challenge: Challenge | None = None
         self._base = ""
         self._ping_problem: PingProblem | None = None
-        self._answers = 0
-        """The number of requests that succeeded."""
 
     def _send_authorized(self, send: Callable[[str], requests.Response]) -> requests.Response:
         """Return the response to a request, sent with a token or a password if the registry asks for one.
 
         `send` sends the request with a value of `Authorization`, which may be empty, and may be called several times.
         A token may expire early, reach a limit of uses, or be for another scope. It is renewed any number of times as
-        long as requests succeed in between. Another one that is under way with a refused token may have used it up.
+        long as requests succeed in between, also one whose answer comes only now: it may have used the token up.
         """
         renewals, accepted = 0, self._requests.accepted
         while True:
             sent = self._authorization()
-            with self._requests.one(sent):
+            with self._requests.sending(sent):
                 response = send(sent)
                 is_refused = response.status_code in (401, 403)
                 if not is_refused and response.status_code not in RETRIED:
@@ -174,7 +172,7 @@ class RepositorySession:
         try:
             return fetch_token(self._http, request, self._warn)
         except NoSuchRepository:
-            if not self._answers:
+            if not self._requests.accepted:
                 raise
             what = f"the token server of {self._reference.registry} refuses a token that it gave before"
             raise TransientError(what, "try again later") from None

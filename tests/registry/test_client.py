@@ -21,7 +21,7 @@ from provisioner.image.digest import Digest
 from provisioner.image.manifest import DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST, Descriptor
 from provisioner.image.reference import Reference
 from provisioner.registry import http, http_errors
-from provisioner.registry.auth import Requests
+from provisioner.registry.auth import RequestsUnderWay
 from provisioner.registry.client import RegistryClient
 from provisioner.registry.refusals import Incomplete, NoSuchRepository, NoSuchTag
 from provisioner.registry.retry import TransientError
@@ -209,7 +209,7 @@ def test_a_token_that_requests_under_way_have_used_up_is_renewed(registry: Scrip
 
 def is_awaiting_others() -> bool:
     """Return whether a thread waits for the answers to other threads."""
-    waits = Requests.is_another_accepted.__code__
+    waits = RequestsUnderWay.is_another_accepted.__code__
     return any(
         frame.f_code is waits for top in sys._current_frames().values() for frame, _ in traceback.walk_stack(top)
     )
